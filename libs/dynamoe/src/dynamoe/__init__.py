@@ -1,0 +1,1 @@
+"""An empty room: the mixture-of-experts library is not built yet."""

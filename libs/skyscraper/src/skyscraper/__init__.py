@@ -1,0 +1,1 @@
+"""Video in, table rows out, at the best quality a fixed budget buys."""

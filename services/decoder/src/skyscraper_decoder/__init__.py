@@ -1,0 +1,1 @@
+"""Turns segments into rows: switch, decode, infer, track, commit exactly once."""

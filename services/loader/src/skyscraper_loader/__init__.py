@@ -1,0 +1,1 @@
+"""Writes rows from Kafka to Iceberg tables, exactly once."""

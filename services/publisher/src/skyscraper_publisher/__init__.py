@@ -1,0 +1,1 @@
+"""Cuts camera streams into segments and publishes them to Kafka, without decoding."""
