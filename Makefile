@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help setup models demo test check proto clean
+
+PYTHON ?= python3
+# uv is used where it stands; else it is put into a folder of its own, without touching the system's Python.
+UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.cache/uv/bin/uv:
+	@echo "uv not found: installing it into .cache/uv"
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet 'uv>=0.7'
+
+setup: $(filter .cache/%,$(UV)) ## Install everything the other targets need (they call it)
+	@$(UV) sync --quiet --frozen
+
+models: setup ## Fetch, convert and verify the detection models
+	@$(UV) run --no-sync python -m skyscraper.models
+
+demo: setup ## The main job on a real broker: six street cameras in, table rows out
+	@$(UV) run --no-sync skyscraper demo
+
+check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
+	@$(UV) run --no-sync ruff check .
+	@$(UV) run --no-sync ruff format --check .
+	@$(UV) run --no-sync mypy
+	@$(UV) run --no-sync lint-imports
+	@$(UV) run --no-sync buf lint proto
+	@$(UV) run --no-sync pytest -q tests/unit
+
+test: setup models check ## Everything, against a real broker
+	@$(UV) run --no-sync pytest tests/integration tests/chaos tests/docs
+
+proto: setup ## Generate the Python code of proto/ again
+	@cd proto && $(UV) run --no-sync --project .. python -m grpc_tools.protoc -I . \
+	  --python_out=../libs/skyscraper/src --mypy_out=../libs/skyscraper/src skyscraper/v1/*.proto
+
+clean: ## Remove the virtual environment and build products (downloads stay in the user's cache)
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache out

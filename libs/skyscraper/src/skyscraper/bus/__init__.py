@@ -1,0 +1,1 @@
+"""The Kafka bus: topics, headers, exactly-once transactions, compacted tables."""

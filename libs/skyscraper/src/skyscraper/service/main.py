@@ -1,0 +1,74 @@
+"""How every service starts and stops: `python -m skyscraper_<name> [--config FILE] [--check-config]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import structlog
+
+from skyscraper.errors import ConfigError, SkyscraperError
+from skyscraper.service.config import ServiceConfig, load_config
+from skyscraper.service.health import Health
+from skyscraper.service.logs import configure_logs
+
+C = TypeVar("C", bound=ServiceConfig)
+
+EXIT_CONFIG = 2
+EXIT_FAILED = 1
+
+
+def run_service(
+    name: str,
+    cls: type[C],
+    serve: Callable[[C, Health, threading.Event], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line, load the configuration, and run `serve(config, health, stop)` until it returns.
+
+    SIGTERM and SIGINT set `stop`; `serve` then has `shutdown_seconds` to finish. A second signal ends the process
+    at once. Returns the exit status: 0 stopped as asked, 1 failed, 2 the configuration cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog=f"skyscraper_{name}", description=f"The Skyscraper {name} service.")
+    parser.add_argument("--config", type=Path, help="TOML file; environment variables override it")
+    parser.add_argument("--check-config", action="store_true", help="validate and print the configuration, then exit")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load_config(cls, arguments.config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if arguments.check_config:
+        print(json.dumps(config.model_dump(mode="json"), indent=2))
+        return 0
+    configure_logs(name, log_format=config.log_format, level=config.log_level)
+    log = structlog.get_logger()
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        with Health(config.metrics.host, config.metrics.port) as health:
+            log.info("starting", instance=config.instance, metrics_port=health.port)
+            serve(config, health, stop)
+    except ConfigError as error:
+        log.error("configuration_cannot_be_used", error=str(error))  # noqa: TRY400 - the message is the whole story
+        return EXIT_CONFIG
+    except SkyscraperError as error:
+        log.error("failed", error=str(error), retriable=error.retriable)  # noqa: TRY400 - the message is the whole story
+        return EXIT_FAILED
+    log.info("stopped")
+    return 0
