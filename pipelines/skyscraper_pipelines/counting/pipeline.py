@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
-
 from skyscraper.models.detections import COCO_LABELS, select
 from skyscraper.pipeline import (
     Column,

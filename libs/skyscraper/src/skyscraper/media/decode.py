@@ -68,7 +68,9 @@ def decode_segment(value: bytes, sampling: Sampling, *, expected_frames: int | N
         with av.open(io.BytesIO(value), mode="r") as container:
             return _decode(container, sampling, expected_frames)
     except FFmpegError as error:
-        raise BadSegment("corrupt", f"FFmpeg cannot read the segment of {len(value)} bytes: {error.strerror}") from error
+        raise BadSegment(
+            "corrupt", f"FFmpeg cannot read the segment of {len(value)} bytes: {error.strerror}"
+        ) from error
 
 
 def _decode(container: av.container.InputContainer, sampling: Sampling, expected_frames: int | None) -> Frames:
@@ -79,7 +81,9 @@ def _decode(container: av.container.InputContainer, sampling: Sampling, expected
     if codec is None:
         raise BadSegment("unknown_codec", "FFmpeg has no decoder for the segment's video codec")
     if codec.width * codec.height > MAX_SOURCE_PIXELS:
-        raise BadSegment("too_large", f"frames of {codec.width}x{codec.height} are more than {MAX_SOURCE_PIXELS} pixels")
+        raise BadSegment(
+            "too_large", f"frames of {codec.width}x{codec.height} are more than {MAX_SOURCE_PIXELS} pixels"
+        )
     codec.thread_count = 1
     time_base = float(stream.time_base or 0)
     packets = [packet for packet in container.demux(stream) if packet.size and packet.pts is not None]
@@ -111,7 +115,7 @@ def _decode(container: av.container.InputContainer, sampling: Sampling, expected
                 scaled = reformatter.reformat(
                     frame, sampling.width, sampling.height, "rgb24", interpolation="BILINEAR", threads=1
                 )
-                images.append(scaled.to_ndarray())
+                images.append(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
                 times.append((frame.pts or 0) * time_base - start)
 
     for packet in packets:
@@ -140,4 +144,11 @@ def _decode(container: av.container.InputContainer, sampling: Sampling, expected
         source_width=size[0],
         source_height=size[1],
         frames_decoded=decoded,
+        duration_seconds=_covered_seconds([info.pts_seconds for info in infos]),
     )
+
+
+def _covered_seconds(times: list[float]) -> float:
+    """From the first frame to the end of the last, which lasts as long as the frames do on average."""
+    span = max(times) - min(times)
+    return span * len(times) / (len(times) - 1) if len(times) > 1 else 0.0

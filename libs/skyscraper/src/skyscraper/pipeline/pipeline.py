@@ -45,6 +45,8 @@ class Frames:
     source_height: int
     frames_decoded: int
     """How many frames the codec had to decode to give these."""
+    duration_seconds: float
+    """Presentation time that the segment's frames cover."""
 
 
 @dataclass(frozen=True)

@@ -92,15 +92,18 @@ class Tracker:
             ),
             timestamp=time_seconds,
         )
+        ids, labels, scores = found.tracker_id, found.class_id, found.confidence
+        if ids is None or labels is None or scores is None:
+            return []
         objects = [
             TrackedObject(
-                track_id=int(found.tracker_id[index]),
-                label=int(found.class_id[index]),
-                score=float(found.confidence[index]),
+                track_id=int(ids[index]),
+                label=int(labels[index]),
+                score=float(scores[index]),
                 box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
             )
             for index, box in enumerate(found.xyxy)
-            if found.tracker_id[index] >= 0
+            if ids[index] >= 0
         ]
         return sorted(objects, key=lambda tracked: tracked.track_id)
 

@@ -28,6 +28,7 @@ class OperatorState(_message.Message):
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     OPERATOR_STATE_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     pipeline: _builtins.str
@@ -37,6 +38,8 @@ class OperatorState(_message.Message):
     epoch: _builtins.int
     """The last segment's publisher incarnation and number, by which repeated and missing segments are told."""
     sequence: _builtins.int
+    last_duration_seconds: _builtins.float
+    """Length of the last processed segment, by which a loss is told in seconds."""
     operator_state: _builtins.bytes
     """The stateful operators' state, in the pipeline's own encoding."""
     def __init__(
@@ -48,11 +51,12 @@ class OperatorState(_message.Message):
         next_offset: _builtins.int = ...,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        last_duration_seconds: _builtins.float = ...,
         operator_state: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "next_offset", b"next_offset", "operator_state", b"operator_state", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "sequence", b"sequence", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "last_duration_seconds", b"last_duration_seconds", "next_offset", b"next_offset", "operator_state", b"operator_state", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "sequence", b"sequence", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

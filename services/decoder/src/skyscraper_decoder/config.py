@@ -1,0 +1,66 @@
+"""The decoder's configuration."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+from skyscraper.service.config import KafkaConfig, ServiceConfig, Settings
+
+
+class InferenceConfig(Settings):
+    """How to reach the inference service."""
+
+    target: str = Field("127.0.0.1:8001", description="gRPC target; dns:///name:port balances over all addresses.")
+    max_rows: int = Field(8, ge=1, description="Frames per request; the server batches across requests by itself.")
+    call_seconds: float = Field(
+        10.0, gt=0, description="Deadline of one request, its time in the server's queue included."
+    )
+    retry_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How long one step retries a busy or absent server before the stream backs off and logs.",
+    )
+
+
+class DecoderConfig(ServiceConfig):
+    """Settings of one decoder process."""
+
+    env_prefix: ClassVar[str] = "SKYSCRAPER_DECODER_"
+
+    kafka: KafkaConfig = Field(default_factory=KafkaConfig, description="How to reach Kafka.")
+    inference: InferenceConfig = Field(default_factory=InferenceConfig, description="How to reach inference.")
+    group: str = Field("sky-decoder", description="Consumer group; all decoders of an installation share it.")
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="classic is cooperative-sticky; consumer is KIP-848, whose timeouts the broker sets."
+    )
+    session_timeout_seconds: float = Field(
+        10.0, ge=1, description="A decoder silent for so long loses its streams to the others (classic protocol)."
+    )
+    default_pipeline: str | None = Field(
+        "counting", description="Pipeline of streams that are not registered in sky.streams; none refuses them."
+    )
+    commit_interval_seconds: float = Field(
+        0.5, gt=0, description="Longest time a finished segment waits for its transaction; adds to latency."
+    )
+    transaction_timeout_seconds: float = Field(
+        30.0, gt=0, description="The broker aborts a transaction of a dead decoder after this; state waits for it."
+    )
+    queue_bytes: int = Field(
+        8 * 1024 * 1024, gt=0, description="Compressed segments fetched ahead per stream; the backlog stays in Kafka."
+    )
+    uncommitted_segments: int = Field(
+        16, ge=1, description="Finished segments per stream that may wait for a transaction before the stream pauses."
+    )
+    retention_margin_seconds: float = Field(
+        60.0, ge=0, description="Subtracted from headroom: Kafka deletes in whole log segments and not to the second."
+    )
+
+    @model_validator(mode="after")
+    def _commit_fits_the_transaction(self) -> DecoderConfig:
+        if self.commit_interval_seconds >= self.transaction_timeout_seconds:
+            raise ValueError(
+                f"commit_interval_seconds ({self.commit_interval_seconds:g}) must be below transaction_timeout_seconds "
+                f"({self.transaction_timeout_seconds:g}): lower the first or raise the second"
+            )
+        return self

@@ -1,0 +1,54 @@
+"""Every metric of the decoder."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Segments are about 2 s long; a step takes milliseconds on a GPU pool and seconds on a busy CPU.
+_STEP_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_COMMIT_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+SEGMENTS = Counter(
+    "skyscraper_decoder_segments", "Segments committed, by what became of them.", ["stream", "pipeline", "outcome"]
+)
+ROWS = Counter("skyscraper_decoder_rows", "Rows committed.", ["stream", "pipeline"])
+DEAD_LETTERS = Counter("skyscraper_decoder_dead_letters", "Segments sent to sky.dead-letters.", ["reason"])
+RETRIES = Counter("skyscraper_decoder_retries", "Times a stream had to wait and try again.", ["reason"])
+MISSING = Counter(
+    "skyscraper_decoder_missing_segments", "Segments known to be missing, by how it is known.", ["reason"]
+)
+LOST = Counter(
+    "skyscraper_decoder_lost_segments", "Segments Kafka's retention deleted before they were processed.", ["stream"]
+)
+LOST_SECONDS = Counter(
+    "skyscraper_decoder_lost_seconds", "Video that retention deleted unprocessed, in seconds.", ["stream"]
+)
+STATE_RESETS = Counter(
+    "skyscraper_decoder_state_resets", "Times a stream's operators began anew although it was not new.", ["reason"]
+)
+MALFORMED_HEADERS = Counter(
+    "skyscraper_decoder_malformed_headers", "Segment headers that could not be read.", ["header"]
+)
+COMMITS = Counter("skyscraper_decoder_transactions", "Kafka transactions, by how they ended.", ["outcome"])
+COMMIT_SECONDS = Histogram("skyscraper_decoder_commit_seconds", "Length of a commit.", buckets=_COMMIT_BUCKETS)
+STEP_SECONDS = Histogram(
+    "skyscraper_decoder_step_seconds",
+    "Length of one segment's step, inference included.",
+    ["pipeline"],
+    buckets=_STEP_BUCKETS,
+)
+CORE_SECONDS = Counter(
+    "skyscraper_decoder_core_seconds",
+    "CPU seconds spent on segments, here (decoder) and in inference.",
+    ["pipeline", "where"],
+)
+LAG_SECONDS = Gauge(
+    "skyscraper_stream_lag_seconds", "Age of the video whose rows were committed last.", ["stream", "pipeline"]
+)
+BACKLOG_SEGMENTS = Gauge("skyscraper_stream_backlog_segments", "Segments in Kafka not yet committed.", ["stream"])
+HEADROOM_SECONDS = Gauge(
+    "skyscraper_stream_headroom_seconds",
+    "Seconds until retention would delete the oldest segment of the backlog.",
+    ["stream"],
+)
+QUALITY = Gauge("skyscraper_stream_quality", "The pipeline's own quality of the last segment.", ["stream", "pipeline"])
+STREAMS = Gauge("skyscraper_decoder_streams", "Partitions this decoder owns.")
+PAUSED = Gauge("skyscraper_decoder_paused_streams", "Partitions that wait for their own queue to drain.")

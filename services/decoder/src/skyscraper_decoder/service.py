@@ -1,0 +1,111 @@
+"""The decoder's loop: fetch, hand to lanes, commit what they finished. One thread; the lanes work beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+from skyscraper.bus import topics
+from skyscraper.bus.compacted import CompactedTable
+from skyscraper.errors import ConfigError
+from skyscraper.pipeline import load_pipeline
+from skyscraper.rpc.model_client import OipModelClient, open_channel
+from skyscraper.service import Health
+from skyscraper.v1 import state_pb2
+
+from skyscraper_decoder import observe
+from skyscraper_decoder.commit import Committer
+from skyscraper_decoder.config import DecoderConfig
+from skyscraper_decoder.directory import Directory
+from skyscraper_decoder.lane import Lane
+from skyscraper_decoder.outcome import Outcome
+from skyscraper_decoder.ownership import Ownership
+from skyscraper_decoder.step import SegmentStep
+
+log = structlog.get_logger()
+
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+# The loop turns every 50 ms and a commit ends within its timeout; a loop that stands still for so long is hung.
+_ALIVE_SECONDS = 120.0
+
+
+class Decoder:
+    """One decoder process, without its signals and its HTTP face."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        if config.default_pipeline is not None:
+            load_pipeline(config.default_pipeline)
+        self._config = config
+        client = config.kafka.client()
+        self._streams = CompactedTable(client, topics.STREAMS)
+        self._streams.start(deadline_seconds=_START_SECONDS)
+        self._directory = Directory(self._streams, config.default_pipeline)
+        self._channel = open_channel(config.inference.target)
+        self._committer = Committer(
+            client,
+            transactional_id=f"{config.group}-{config.instance}",
+            transaction_timeout_seconds=config.transaction_timeout_seconds,
+        )
+        self._ownership = Ownership(config, self._open_lane, self._commit)
+        self._last_commit = time.monotonic()
+        self.last_turn = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        try:
+            while not stop.is_set():
+                self._ownership.poll(_POLL_SECONDS)
+                self.last_turn = time.monotonic()
+                if self.last_turn - self._last_commit >= self._config.commit_interval_seconds:
+                    self._commit()
+            self._commit()
+        finally:
+            self._ownership.close()
+            self._streams.close()
+            self._channel.close()
+
+    def _commit(self) -> None:
+        """Commit what the lanes have finished. After an abort the same outcomes are tried again at the next turn."""
+        self._last_commit = time.monotonic()
+        finished: dict[int, Sequence[Outcome]] = {
+            partition: outcomes for partition, lane in self._ownership.lanes.items() if (outcomes := lane.finished())
+        }
+        if not finished:
+            return
+        outcomes = [outcome for lane_outcomes in finished.values() for outcome in lane_outcomes]
+        if not self._committer.commit(self._ownership.consumer, outcomes):
+            return
+        for partition, lane_outcomes in finished.items():
+            self._ownership.lanes[partition].committed(len(lane_outcomes))
+        observe.committed(outcomes, now=datetime.now(UTC))
+
+    def _open_lane(self, partition: int, next_offset: int, states: Sequence[state_pb2.OperatorState]) -> Lane:
+        inference = self._config.inference
+        models = OipModelClient(
+            self._channel,
+            max_rows=inference.max_rows,
+            call_seconds=inference.call_seconds,
+            retry_seconds=inference.retry_seconds,
+        )
+        return Lane(
+            partition,
+            next_offset,
+            SegmentStep(self._directory, models),
+            states,
+            queue_bytes=self._config.queue_bytes,
+            uncommitted_segments=self._config.uncommitted_segments,
+        )
+
+
+def serve(config: DecoderConfig, health: Health, stop: threading.Event) -> None:
+    try:
+        decoder = Decoder(config)
+    except ConfigError:
+        log.info("cannot_start")
+        raise
+    health.alive = lambda: time.monotonic() - decoder.last_turn < _ALIVE_SECONDS
+    health.set_ready(True)
+    decoder.run(stop)
