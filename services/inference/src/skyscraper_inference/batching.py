@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 # Enough to average out a noisy machine, few enough to follow a change within seconds.
 _REMEMBERED_BATCHES = 64
@@ -119,7 +120,7 @@ def next_batch(
 def fill(queue: Sequence[Waiting], max_rows: int) -> tuple[list[Waiting], int]:
     """The longest run from the head that fits; the head always goes, however large."""
     batch, rows = [queue[0]], queue[0].rows
-    for waiting in queue[1:]:
+    for waiting in islice(queue, 1, None):
         if rows + waiting.rows > max_rows:
             break
         batch.append(waiting)

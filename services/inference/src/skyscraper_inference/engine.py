@@ -107,6 +107,11 @@ class Engine:
             self._changed.notify()
         return request.answer
 
+    @property
+    def alive(self) -> bool:
+        """False when an instance has died, which only a bug can do: the process should then be replaced."""
+        return self._closed or all(thread.is_alive() for thread in self._threads)
+
     def close(self, *, deadline_seconds: float) -> bool:
         """Take nothing new, finish what is queued. False where the deadline came first."""
         with self._changed:

@@ -63,6 +63,7 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     if config.port_file is not None:
         config.port_file.write_text(str(port), encoding="utf-8")
+    state.alive = lambda: engine.alive
     state.set_ready(True)
     log.info("serving", port=port, models=sorted(models), unavailable=sorted(broken), instances=config.instances)
     stop.wait()
