@@ -1,0 +1,161 @@
+"""From one source's packets to finished segments: repair times, cut, mux, describe. No threads, no waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import av
+import structlog
+from skyscraper.bus.headers import SegmentHeaders, encode_headers
+from skyscraper.bus.topics import MAX_SEGMENT_BYTES
+from skyscraper.media.features import packet_features
+from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, carried_size
+from skyscraper.media.segmenter import Cut, PacketInfo, Segmenter, Step
+from skyscraper.media.sources import VideoInput
+from skyscraper.media.ticks import TICKS_PER_SECOND, to_seconds, to_ticks
+from skyscraper.media.timestamps import TimestampRepair
+
+from skyscraper_publisher import metrics
+from skyscraper_publisher.config import StreamConfig
+from skyscraper_publisher.outbox import Message
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished segment; `end_seconds` on the clock of the epoch, for pacing."""
+
+    message: Message
+    end_seconds: float
+
+
+@dataclass(slots=True)
+class _Payload:
+    packet: VideoPacket
+    arrived: float
+    size: int
+
+
+class Cutting:
+    """The segments of one epoch of one stream, numbered from 0, over any number of openings of its source."""
+
+    def __init__(self, stream: StreamConfig, *, shown: str, live: bool, wall: Callable[[], float] = time.time) -> None:
+        self._stream = stream
+        self._shown = shown
+        self._live = live
+        self._wall = wall
+        self.epoch = stream.epoch if stream.epoch is not None else round(wall() * 1000)
+        start = stream.start_time.timestamp() if stream.start_time is not None else None
+        self._start_unix_seconds = start
+        self.sequence = 0
+        self._repair = TimestampRepair()
+        self._segmenter = Segmenter[_Payload](
+            target_seconds=stream.segment_seconds,
+            max_open_seconds=stream.max_open_seconds,
+            max_bytes=MAX_SEGMENT_BYTES - FILE_OVERHEAD_BYTES,
+        )
+        self._last_arrival: float | None = None
+
+    def segments(self, video: VideoInput) -> Iterator[Segment]:
+        """Every segment of one opening. Whatever ends it, what was received becomes the last segment."""
+        muxer = Muxer(video.stream, CARRIAGES[video.codec])
+        gap = 0.0 if self._last_arrival is None or not self._live else self._wall() - self._last_arrival
+        self._repair.restart(round(max(0.0, gap) * TICKS_PER_SECOND))
+        try:
+            for packet in video.packets():
+                arrived = self._wall()
+                self._last_arrival = arrived
+                if packet.is_corrupt:
+                    metrics.FRAMES_DROPPED.labels(self._stream.id, "corrupt").inc()
+                    continue
+                for filtered in self._filtered(muxer, packet):
+                    info = self._info(muxer, filtered)
+                    step = self._segmenter.push(info, _Payload(filtered, arrived, filtered.size))
+                    yield from self._finished(step, muxer, video.codec)
+        finally:
+            # A generator may not yield while it is closed, so the last segment waits for `flush`.
+            self._muxer, self._codec = muxer, video.codec
+
+    def flush(self) -> Iterator[Segment]:
+        """The segment that the last opening left unfinished; to be called before another one."""
+        yield from self._finished(self._segmenter.flush(), self._muxer, self._codec)
+
+    def _filtered(self, muxer: Muxer, packet: VideoPacket) -> list[VideoPacket]:
+        try:
+            return muxer.filtered(packet)
+        except (av.FFmpegError, ValueError):
+            metrics.FRAMES_DROPPED.labels(self._stream.id, "corrupt").inc()
+            return []
+
+    def _info(self, muxer: Muxer, packet: VideoPacket) -> PacketInfo:
+        base = packet.time_base
+        times = self._repair.repair(
+            None if packet.pts is None else to_ticks(packet.pts, base),
+            None if packet.dts is None else to_ticks(packet.dts, base),
+            to_ticks(packet.duration or 0, base),
+        )
+        for reason in times.reasons:
+            metrics.TIMESTAMPS_REPAIRED.labels(self._stream.id, reason).inc()
+        size = carried_size(
+            muxer.container, packet.size, keyframe=packet.is_keyframe, extradata_size=muxer.extradata_size
+        )
+        return PacketInfo(times.pts, times.dts, times.duration, size, packet.is_keyframe)
+
+    def _finished(self, step: Step[_Payload], muxer: Muxer, codec: str) -> Iterator[Segment]:
+        for dropped in step.dropped:
+            metrics.FRAMES_DROPPED.labels(self._stream.id, dropped.reason).inc(dropped.frames)
+        for cut in step.cuts:
+            segment = self._segment(cut, muxer, codec)
+            if segment is not None:
+                yield segment
+
+    def _segment(self, cut: Cut[_Payload], muxer: Muxer, codec: str) -> Segment | None:
+        duration = cut.end_pts - cut.start_pts
+        if duration > self._stream.max_open_seconds * TICKS_PER_SECOND:
+            metrics.LONG_SEGMENTS.labels(self._stream.id).inc()
+        sequence = self.sequence
+        # A number is used up even if the segment is lost here: readers see the gap.
+        self.sequence += 1
+        try:
+            value = muxer.mux(cut.infos, (payload.packet for payload in cut.payloads))
+        except (av.FFmpegError, ValueError, OSError) as error:
+            self._lost("mux_failed", sequence, type(error).__name__)
+            return None
+        if len(value) > MAX_SEGMENT_BYTES:
+            self._lost("too_large", sequence, f"{len(value)} bytes")
+            return None
+        headers = SegmentHeaders(
+            epoch=self.epoch,
+            sequence=sequence,
+            time=self._time(cut),
+            pts_seconds=to_seconds(cut.start_pts),
+            duration_seconds=to_seconds(duration),
+            codec=codec,
+            frames=len(cut.infos),
+            source=self._shown,
+            features=packet_features(_sizes(cut), duration),
+        )
+        message = Message(encode_headers(self._stream.id, headers), value)
+        return Segment(message, to_seconds(cut.end_pts))
+
+    def _time(self, cut: Cut[_Payload]) -> datetime:
+        """Live: when its first frame arrived. Else the first frame of the epoch's time plus video time."""
+        if self._live:
+            return datetime.fromtimestamp(cut.payloads[0].arrived, UTC)
+        if self._start_unix_seconds is None:
+            self._start_unix_seconds = cut.payloads[0].arrived
+        return datetime.fromtimestamp(self._start_unix_seconds, UTC) + timedelta(seconds=to_seconds(cut.start_pts))
+
+    def _lost(self, reason: str, sequence: int, error: str) -> None:
+        metrics.SEGMENTS_DROPPED.labels(self._stream.id, reason).inc()
+        log.error("segment_dropped", stream=self._stream.id, sequence=sequence, reason=reason, error=error)
+
+
+def _sizes(cut: Cut[_Payload]) -> list[PacketInfo]:
+    """The packets with their own sizes, without what a container adds."""
+    pairs: Iterable[tuple[PacketInfo, _Payload]] = zip(cut.infos, cut.payloads, strict=True)
+    return [PacketInfo(i.pts, i.dts, i.duration, payload.size, i.keyframe) for i, payload in pairs]
