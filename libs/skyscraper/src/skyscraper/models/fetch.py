@@ -89,7 +89,7 @@ def download(url: str, path: Path, *, sha256: str, size_bytes: int) -> None:
         if attempt + 1 == _TRIES:
             raise ModelError(
                 f"{url} is not the pinned file: SHA-256 {found} of {path.stat().st_size} bytes, wanted {sha256} of "
-                f"{size_bytes} bytes. The download was cut short, or the registry serves another file; nothing was kept."
+                f"{size_bytes} bytes. The download was cut short, or the registry serves another file."
             )
 
 

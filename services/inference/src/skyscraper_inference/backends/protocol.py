@@ -1,0 +1,40 @@
+"""The protocol between the engine and whatever runs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from skyscraper.errors import SkyscraperError
+
+Tensor = NDArray[Any]
+
+
+class ModelFailed(SkyscraperError):
+    """The model raised on this input."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, type and shape without the batch axis; -1 is any size."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Backend(Protocol):
+    """A loaded model. `run` is called by several threads at once."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs for a batch; every tensor has the batch as its first axis. Raises ModelFailed."""
+        ...

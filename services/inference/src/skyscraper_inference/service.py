@@ -1,0 +1,112 @@
+"""The inference process: load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+import grpc
+import numpy as np
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from skyscraper.errors import ConfigError
+from skyscraper.service import Health
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from skyscraper_inference import metrics
+from skyscraper_inference.backends import ModelFailed
+from skyscraper_inference.config import InferenceServiceConfig, TlsConfig
+from skyscraper_inference.engine import Engine
+from skyscraper_inference.repository import Model, load_repository
+from skyscraper_inference.servicer import OipServicer
+
+log = structlog.get_logger()
+
+
+def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) -> None:
+    models, broken = load_repository(
+        config.repository,
+        config.models,
+        execution_providers=config.execution_providers,
+        max_batch=config.max_batch,
+    )
+    metrics.MODELS.labels("ready").set(len(models))
+    metrics.MODELS.labels("unavailable").set(len(broken))
+    for model in models.values():
+        warm_up(model, config)
+    engine = Engine(
+        instances=config.instances, queue_bytes=config.queue_bytes, max_window_seconds=config.max_window_seconds
+    )
+    server = grpc.server(
+        ThreadPoolExecutor(config.max_requests, thread_name_prefix="grpc"),
+        maximum_concurrent_rpcs=config.max_requests,
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            # Two servers on one port would share its clients silently.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    oip_name = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        OipServicer(engine, models, broken, version("skyscraper-inference")), server
+    )
+    health_servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection([oip_name, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    port = _listen(server, config)
+    server.start()
+    for name in ("", oip_name):
+        health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    if config.port_file is not None:
+        config.port_file.write_text(str(port), encoding="utf-8")
+    state.alive = lambda: engine.alive
+    state.set_ready(True)
+    log.info("serving", port=port, models=sorted(models), unavailable=sorted(broken), instances=config.instances)
+    stop.wait()
+    # Clients that watch the health service turn to another server before this one refuses them.
+    health_servicer.enter_graceful_shutdown()
+    state.set_ready(False)
+    drained = engine.close(deadline_seconds=config.shutdown_seconds)
+    server.stop(grace=1.0).wait()
+    log.info("drained", complete=drained)
+
+
+def warm_up(model: Model, config: InferenceServiceConfig) -> None:
+    """Run every batch size once at every warm-up shape: allocation and kernel choice happen now, not on live frames."""
+    started = time.monotonic()
+    for shape in config.warmup_shapes:
+        for rows in range(1, model.max_batch + 1):
+            inputs = {}
+            for spec in model.backend.inputs:
+                free = iter((shape.height, shape.width))
+                sizes = [next(free, 1) if size == -1 else size for size in spec.shape]
+                inputs[spec.name] = np.zeros((rows, *sizes), dtype=spec.dtype)
+            try:
+                model.backend.run(inputs)
+            except ModelFailed as error:
+                log.warning("warm_up_failed", model=model.name, shape=str(shape), rows=rows, error=str(error))
+                break
+    log.info("warm", model=model.name, seconds=round(time.monotonic() - started, 3))
+
+
+def _listen(server: grpc.Server, config: InferenceServiceConfig) -> int:
+    address = f"{config.host}:{config.port}"
+    try:
+        if config.tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, _credentials(config.tls))
+    except RuntimeError as error:
+        raise ConfigError(f"host {config.host}, port {config.port}: cannot listen there; is the port taken?") from error
+
+
+def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
+    try:
+        pair = (tls.key_path.read_bytes(), tls.certificate_path.read_bytes())
+        ca = None if tls.client_ca_path is None else tls.client_ca_path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"tls: {error.filename} cannot be read: {error.strerror}") from error
+    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
