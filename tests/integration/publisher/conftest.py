@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-
 from skyscraper.bus.admin import create_topics
 from skyscraper.bus.headers import SegmentHeaders, decode_headers
 from skyscraper.bus.topics import SEGMENTS, topic_specs
@@ -36,9 +35,7 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
     folder = tmp_path_factory.mktemp("clips")
     numbers = itertools.count()
 
-    def make(
-        codec: str = "libx264", suffix: str = ".mp4", *, frames: int = 200, gop: int = 25, **options: str
-    ) -> Path:
+    def make(codec: str = "libx264", suffix: str = ".mp4", *, frames: int = 200, gop: int = 25, **options: str) -> Path:
         path = folder / f"{next(numbers)}{suffix}"
         rng = np.random.default_rng(4)
         texture = rng.integers(0, 255, (128, 160, 3), dtype=np.uint8)
@@ -94,7 +91,9 @@ class Kafka:
         try:
             count = len(consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions)
             consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in range(count)])
-            found, ends, until = [], set(), time.monotonic() + 30
+            found: list[Stored] = []
+            ends: set[int | None] = set()
+            until = time.monotonic() + 30
             while len(ends) < count:
                 assert time.monotonic() < until, "the broker did not give the topic's end"
                 message = consumer.poll(1.0)
@@ -103,7 +102,8 @@ class Kafka:
                 if message.error() is not None:
                     ends.add(message.partition())
                 elif (message.key() or b"") == stream_id.encode():
-                    headers, malformed = decode_headers(message.headers())
+                    raw = cast(list[tuple[str, bytes]] | None, message.headers())
+                    headers, malformed = decode_headers(raw)
                     assert not malformed
                     found.append(Stored(stream_id, message.partition() or 0, headers, message.value() or b""))
             return found
@@ -161,7 +161,10 @@ class Service:
         events = [json.loads(line) for line in self.log.splitlines() if '"starting"' in line]
         if not events:
             return 0.0
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{events[-1]['metrics_port']}/metrics") as page:  # noqa: S310
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{events[-1]['metrics_port']}/metrics") as page,
+        ):  # noqa: S310
             for line in page.read().decode().splitlines():
                 if line.startswith(line_start):
                     return float(line.rpartition(" ")[2])

@@ -185,9 +185,7 @@ def test_what_cannot_be_published_is_said_clearly(
     assert words in publisher.log
 
 
-def test_audio_only_and_text_files_are_said_clearly(
-    kafka: Any, service: MakeService, tmp_path: Path
-) -> None:
+def test_audio_only_and_text_files_are_said_clearly(kafka: Any, service: MakeService, tmp_path: Path) -> None:
     import wave
 
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:

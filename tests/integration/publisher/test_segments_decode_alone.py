@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import pytest
-
 from skyscraper.bus.headers import decode_headers
 from skyscraper.media.sources import VideoInput, parse_source
 from skyscraper_publisher.config import StreamConfig
@@ -21,17 +20,17 @@ Frame = tuple[int, str]
 
 
 def decoded(file: str | io.BytesIO) -> list[Frame]:
-    with av.open(file) as video:
+    with av.open(file, "r") as video:
         return [
-            (round((frame.pts or 0) * float(frame.time_base or 0) * 1000), sha256(frame.to_ndarray()).hexdigest())
+            (round((frame.pts or 0) * float(frame.time_base or 0) * 1000), sha256(frame.to_ndarray().tobytes()).hexdigest())
             for frame in video.decode(video=0)
         ]
 
 
 def published(path: Path, **options: object) -> list[tuple[dict[str, bytes], bytes]]:
-    config = StreamConfig.model_validate({"id": "a", "source": str(path), "epoch": 7, **options})
+    config = StreamConfig.model_validate({"id": "a", "source": str(path), **options})
     source = parse_source(str(path))
-    cutting = Cutting(config, shown=source.shown, live=False)
+    cutting = Cutting(config, epoch=7, shown=source.shown, live=False)
     with VideoInput(source, str(path), open_seconds=5, read_seconds=5) as video:
         segments = [*cutting.segments(video), *cutting.flush()]
     return [(dict(segment.message.headers), segment.message.value) for segment in segments]

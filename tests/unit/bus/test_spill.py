@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from skyscraper.bus.spill import FILE_BYTES, Spill, SpillFailed, SpillFull
 
 BOUND = 1 << 30

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from skyscraper.media.features import packet_features
 from skyscraper.media.segmenter import PacketInfo
 

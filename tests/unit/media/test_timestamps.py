@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from skyscraper.media.ticks import TICKS_PER_SECOND
 from skyscraper.media.timestamps import WRAP_TICKS, TimestampRepair
 
