@@ -19,10 +19,17 @@ Frame = tuple[int, str]
 """Milliseconds and a hash of the pixels."""
 
 
+def pixels_hash(frame: av.VideoFrame) -> str:
+    return sha256(frame.to_ndarray().tobytes()).hexdigest()
+
+
 def decoded(file: str | io.BytesIO) -> list[Frame]:
     with av.open(file, "r") as video:
         return [
-            (round((frame.pts or 0) * float(frame.time_base or 0) * 1000), sha256(frame.to_ndarray().tobytes()).hexdigest())
+            (
+                round((frame.pts or 0) * float(frame.time_base or 0) * 1000),
+                sha256(frame.to_ndarray().tobytes()).hexdigest(),
+            )
             for frame in video.decode(video=0)
         ]
 
