@@ -101,7 +101,7 @@ def measure_latencies(seen: Sequence[Seen], visible: Mapping[str, float]) -> Lat
             one.committed_seconds,
             visible[report.segment_id],
         ]
-        for hop, before, after in zip(HOPS, moments, moments[1:], strict=True):
+        for hop, before, after in zip(HOPS, moments[:-1], moments[1:], strict=True):
             hops[hop].append(after - before)
         total.append(moments[-1] - captured)
     return Latencies({hop: np.array(values) for hop, values in hops.items()}, np.array(total))
