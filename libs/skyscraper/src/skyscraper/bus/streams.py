@@ -20,6 +20,8 @@ from skyscraper.v1.stream_pb2 import Stream
 
 # Each round is lost only to a publisher that won a partition in it, so many starting at once still come to an end.
 MAX_ROUNDS = 20
+# Between two tries to read while the broker has no leader or does not answer.
+RETRY_SECONDS = 0.2
 
 
 class BusUnreachable(SkyscraperError):
@@ -129,6 +131,19 @@ def read_register(
 ) -> tuple[dict[str, Registration], int]:
     """Every registered stream by id, and the number of partitions of `sky.segments`."""
     until = clock() + deadline_seconds
+    while True:
+        try:
+            return _read_register(client, until, clock)
+        except KafkaException as error:
+            # A topic just created, or a broker just started, has no leader for a moment.
+            if clock() + RETRY_SECONDS >= until:
+                raise BusUnreachable(f"cannot read {STREAMS}: {error}") from error
+            time.sleep(RETRY_SECONDS)
+
+
+def _read_register(
+    client: Mapping[str, Any], until: float, clock: Callable[[], float]
+) -> tuple[dict[str, Registration], int]:
     consumer = Consumer({**client, "group.id": "skyscraper-register", "enable.auto.commit": False})
     try:
         partitions = len(_topic(consumer, SEGMENTS, until - clock()))
@@ -139,8 +154,6 @@ def read_register(
             ends[number] = high
         consumer.assign([TopicPartition(STREAMS, number, OFFSET_BEGINNING) for number in ends])
         return _read_to(consumer, ends, until, clock), partitions
-    except KafkaException as error:
-        raise BusUnreachable(f"cannot read {STREAMS}: {error}") from error
     finally:
         consumer.close()
 
