@@ -30,8 +30,8 @@ from skyscraper.track import TrackedObject, Tracker
 COUNTED = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
 
 # ByteTrack continues tracks with weak detections, so the detector's threshold lies below the one that begins a track.
-_DETECTION_SCORE = 0.2
-_ACTIVATION_SCORE = 0.4
+_DETECTION_SCORE = 0.3
+_ACTIVATION_SCORE = 0.5
 _NMS_IOU = 0.5
 # A pedestrian behind a lamp post is back within a second; longer guesses join strangers.
 _LOST_SECONDS = 1.0

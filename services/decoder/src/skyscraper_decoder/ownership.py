@@ -253,6 +253,8 @@ def _consumer_settings(config: DecoderConfig) -> dict[str, Any]:
         "isolation.level": "read_committed",
         # One fetch ahead per stream is enough, and all that a pause throws away: the backlog stays in Kafka.
         "queued.min.messages": 1,
+        # How long librdkafka rests once a partition has that one message; its default of a second is latency.
+        "fetch.queue.backoff.ms": 20,
         "max.partition.fetch.bytes": 1024 * 1024,
         "fetch.max.bytes": topics.MAX_MESSAGE_BYTES + 1024 * 1024,
         "fetch.wait.max.ms": 100,
