@@ -19,6 +19,8 @@ from skyscraper_publisher.outbox import Outbox
 
 log = structlog.get_logger()
 
+# A camera that gives these goes on giving them until somebody changes its settings or the configuration.
+HOPELESS = {"raw_video", "unsupported_codec", "unknown_protocol"}
 # How often a waiting source looks whether the service stops.
 WAIT_SECONDS = 0.5
 
@@ -40,6 +42,7 @@ class Capture:
         stream: StreamConfig,
         patience: InputConfig,
         outbox: Outbox,
+        epoch: int,
         stop: threading.Event,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -55,7 +58,9 @@ class Capture:
         # Jitter only spreads cameras over time; nothing depends on its values.
         self._rng = rng or random.Random()  # noqa: S311
         self._source = parse_source(stream.source.get_secret_value())
-        self._cutting = Cutting(stream, shown=self._source.shown, live=self._source.live)
+        self._cutting = Cutting(
+            stream, epoch=epoch, shown=self._source.shown, live=self._source.live, stopped=stop.is_set
+        )
         self._failures = 0
         self._paced_since: float | None = None
 
@@ -87,7 +92,7 @@ class Capture:
             except SourceError as error:
                 if not source.live and not stream.watch:
                     raise
-                if source.live and not error.retriable and error.reason == "raw_video":
+                if source.live and not error.retriable and error.reason in HOPELESS:
                     raise
                 reason, message = error.reason, str(error)
             if self._finished():
@@ -112,14 +117,9 @@ class Capture:
                         return
             finally:
                 self.state = CaptureState.WAITING
-                for segment in self._cutting.flush():
-                    if not self._enough(segment):
-                        self._offer(segment)
-
-    def _enough(self, segment: Segment) -> bool:
-        """Whether `segment`, the rest of an ended source, is one more than was asked for."""
-        limit = self.stream.max_segments
-        return limit is not None and self._cutting.sequence > limit and bool(segment.message.value)
+                # With the limit reached, the rest is one more than was asked for.
+                for segment in () if self._limit_reached() else self._cutting.flush():
+                    self._offer(segment)
 
     def _offer(self, segment: Segment) -> None:
         if self._source.live:
@@ -139,8 +139,11 @@ class Capture:
         return self._stop.wait(max(0.0, self._paced_since + video_seconds / factor - self._clock()))
 
     def _finished(self) -> bool:
+        return self._stop.is_set() or self._limit_reached()
+
+    def _limit_reached(self) -> bool:
         limit = self.stream.max_segments
-        return self._stop.is_set() or (limit is not None and self._cutting.sequence >= limit)
+        return limit is not None and self._cutting.sequence >= limit
 
     def _back_off(self, reason: str, message: str) -> None:
         """Full jitter: many cameras behind one switch that went down do not come back in one instant."""

@@ -14,7 +14,7 @@ from skyscraper.bus.topics import MAX_SEGMENT_BYTES
 from skyscraper.media.features import packet_features
 from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, carried_size
 from skyscraper.media.segmenter import Cut, PacketInfo, Segmenter, Step
-from skyscraper.media.sources import VideoInput
+from skyscraper.media.sources import SourceError, VideoInput
 from skyscraper.media.ticks import TICKS_PER_SECOND, to_seconds, to_ticks
 from skyscraper.media.timestamps import TimestampRepair
 
@@ -43,12 +43,22 @@ class _Payload:
 class Cutting:
     """The segments of one epoch of one stream, numbered from 0, over any number of openings of its source."""
 
-    def __init__(self, stream: StreamConfig, *, shown: str, live: bool, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        stream: StreamConfig,
+        *,
+        epoch: int,
+        shown: str,
+        live: bool,
+        wall: Callable[[], float] = time.time,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._stream = stream
         self._shown = shown
         self._live = live
         self._wall = wall
-        self.epoch = stream.epoch if stream.epoch is not None else round(wall() * 1000)
+        self._stopped = stopped
+        self.epoch = epoch
         start = stream.start_time.timestamp() if stream.start_time is not None else None
         self._start_unix_seconds = start
         self.sequence = 0
@@ -59,30 +69,36 @@ class Cutting:
             max_bytes=MAX_SEGMENT_BYTES - FILE_OVERHEAD_BYTES,
         )
         self._last_arrival: float | None = None
+        self._muxer: Muxer | None = None
+        self._codec = ""
 
     def segments(self, video: VideoInput) -> Iterator[Segment]:
-        """Every segment of one opening. Whatever ends it, what was received becomes the last segment."""
-        muxer = Muxer(video.stream, CARRIAGES[video.codec])
+        """The segments of one opening, until it ends or the service stops. Call `flush` after it, whatever ended it."""
+        try:
+            muxer = Muxer(video.stream, CARRIAGES[video.codec])
+        except (av.FFmpegError, ValueError) as error:
+            raise SourceError("bad_data", f"{self._shown}: its {video.codec} parameters cannot be used") from error
+        self._muxer, self._codec = muxer, video.codec
         gap = 0.0 if self._last_arrival is None or not self._live else self._wall() - self._last_arrival
         self._repair.restart(round(max(0.0, gap) * TICKS_PER_SECOND))
-        try:
-            for packet in video.packets():
-                arrived = self._wall()
-                self._last_arrival = arrived
-                if packet.is_corrupt:
-                    metrics.FRAMES_DROPPED.labels(self._stream.id, "corrupt").inc()
-                    continue
-                for filtered in self._filtered(muxer, packet):
-                    info = self._info(muxer, filtered)
-                    step = self._segmenter.push(info, _Payload(filtered, arrived, filtered.size))
-                    yield from self._finished(step, muxer, video.codec)
-        finally:
-            # A generator may not yield while it is closed, so the last segment waits for `flush`.
-            self._muxer, self._codec = muxer, video.codec
+        for packet in video.packets():
+            if self._stopped():
+                return
+            arrived = self._wall()
+            self._last_arrival = arrived
+            if packet.is_corrupt:
+                metrics.FRAMES_DROPPED.labels(self._stream.id, "corrupt").inc()
+                continue
+            for filtered in self._filtered(muxer, packet):
+                info = self._info(muxer, filtered)
+                step = self._segmenter.push(info, _Payload(filtered, arrived, filtered.size))
+                yield from self._finished(step, muxer, video.codec)
 
     def flush(self) -> Iterator[Segment]:
         """The segment that the last opening left unfinished; to be called before another one."""
-        yield from self._finished(self._segmenter.flush(), self._muxer, self._codec)
+        if self._muxer is not None:
+            yield from self._finished(self._segmenter.flush(), self._muxer, self._codec)
+            self._muxer = None
 
     def _filtered(self, muxer: Muxer, packet: VideoPacket) -> list[VideoPacket]:
         try:

@@ -105,6 +105,7 @@ class Outbox:
         self._retry_at = 0.0
         self._logged_at = float("-inf")
         self._away = False
+        self._closed = False
         metrics.SPILL_DAMAGED.labels(stream_id, "torn").inc(spill.torn_bytes)
         metrics.SPILL_DAMAGED.labels(stream_id, "corrupt").inc(spill.corrupt_bytes)
         metrics.SPILL_BYTES.labels(stream_id).set(spill.size_bytes)
@@ -118,6 +119,9 @@ class Outbox:
     def offer(self, message: Message) -> None:
         """Take a segment, to memory or disk. It is dropped, counted and logged where neither has room."""
         with self._lock:
+            if self._closed:
+                self._count_dropped("stopped", "the source gave it after the service had stopped")
+                return
             if self._has_room(len(message.value)):
                 self._remember(message)
                 self._produce()
@@ -146,6 +150,9 @@ class Outbox:
     def close(self) -> None:
         """Keep on disk what was not acknowledged; the next start sends it."""
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             self._spill_memory()
             unsaved = [entry for entry in self._memory if entry.ordinal is None and entry.state is not _State.DONE]
             if unsaved:
@@ -156,6 +163,8 @@ class Outbox:
             self._spill.close()
 
     def _has_room(self, size: int) -> bool:
+        if self._closed:
+            return False
         fits = not self._memory or self._bytes + size <= self._max_memory_bytes
         return fits and not self._spill.has_unread and not self._broker_is_away()
 
@@ -177,12 +186,16 @@ class Outbox:
             return
         # After a refusal, a segment is sent again only when no later one is on its way: order before speed.
         last_in_flight = max((i for i, e in enumerate(self._memory) if e.state is _State.IN_FLIGHT), default=-1)
-        for index, entry in enumerate(self._memory):
+        # A copy, and the state set first: a refusal may come back before `_send` returns and shorten the queue.
+        for index, entry in enumerate(list(self._memory)):
             if entry.state is not _State.PENDING:
                 continue
-            if index < last_in_flight or not self._send(entry.message, self.partition, self._answer(entry)):
+            if index < last_in_flight:
                 return
             entry.state = _State.IN_FLIGHT
+            if not self._send(entry.message, self.partition, self._answer(entry)):
+                entry.state = _State.PENDING
+                return
 
     def _answer(self, entry: _Entry) -> Callable[[Outcome, str], None]:
         def delivered(outcome: Outcome, error: str) -> None:

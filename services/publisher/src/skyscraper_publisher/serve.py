@@ -19,6 +19,7 @@ from skyscraper_publisher import metrics
 from skyscraper_publisher.broker import SegmentProducer
 from skyscraper_publisher.capture import Capture, CaptureState
 from skyscraper_publisher.config import PublisherConfig, StreamConfig
+from skyscraper_publisher.epochs import next_epoch
 from skyscraper_publisher.outbox import Outbox
 
 log = structlog.get_logger()
@@ -27,8 +28,9 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 # A loop that has not turned for so long hangs, and the process is to be restarted.
 ALIVE_SECONDS = 60.0
-# A camera's thread may sit in a read that only its own timeout ends; it must not hold up the end of the process.
-JOIN_SECONDS = 1.0
+# All captures together may take so long to give out their last segment. One that sits in a read, which only its own
+# timeout ends, must not hold up the end of the process.
+JOIN_SECONDS = 2.0
 
 
 class Publisher:
@@ -67,7 +69,8 @@ class Publisher:
         if not outbox.is_empty:
             log.info("replaying_spill", stream=stream.id, bytes=spill.size_bytes)
         self._outboxes.append(outbox)
-        self._captures.append(Capture(stream, self._config.input, outbox, self._stop))
+        epoch = stream.epoch if stream.epoch is not None else next_epoch(spill.folder, time.time())
+        self._captures.append(Capture(stream, self._config.input, outbox, epoch, self._stop))
 
     def run(self, health: Health) -> None:
         """Until stopped, or until every source has ended and all of it is acknowledged."""
@@ -84,10 +87,8 @@ class Publisher:
         finally:
             self._close()
         failed = [capture.error for capture in self._captures if capture.error is not None]
-        if failed and not all(isinstance(capture.error, SkyscraperError) for capture in self._captures):
-            raise SkyscraperError(f"{len(failed)} of {len(self._captures)} streams failed; the first: {failed[0]}")
         if failed:
-            raise failed[0]
+            raise SkyscraperError(f"{len(failed)} of {len(self._captures)} streams failed; the first: {failed[0]}")
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -112,9 +113,10 @@ class Publisher:
 
     def _drain(self) -> None:
         """After a stop: what is in memory may still be acknowledged within the time given."""
-        until = time.monotonic() + max(0.0, self._config.shutdown_seconds - JOIN_SECONDS)
+        until = time.monotonic() + self._config.shutdown_seconds
+        joined = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
-            thread.join(max(0.0, min(JOIN_SECONDS, until - time.monotonic())))
+            thread.join(max(0.0, joined - time.monotonic()))
         while time.monotonic() < until and self._registered is not None:
             if all(outbox.is_empty for outbox in self._outboxes):
                 return

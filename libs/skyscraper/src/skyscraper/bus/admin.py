@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.bus.topics import TopicSpec
 
-_REQUEST_SECONDS = 30.0
+_REQUEST_SECONDS = 15.0
 
 
 def create_topics(client: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication_factor: int) -> list[str]:

@@ -14,7 +14,8 @@ from av.bitstream import BitStreamFilterContext
 from skyscraper.media.segmenter import PacketInfo
 from skyscraper.media.ticks import TICK, TICKS_PER_SECOND
 
-VideoPacket: TypeAlias = av.Packet[av.VideoStream]
+# A string, because the class takes its argument only for type checkers.
+VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"
 
 # Decode times may be before the epoch's first presentation; a transport stream has no negative time. Ten seconds is
 # more than any encoder reorders.

@@ -212,6 +212,8 @@ class VideoInput:
             reason, text = "timeout", "it did not answer in time"
         elif isinstance(error, FileNotFoundError | av.error.HTTPNotFoundError):
             reason = "not_found"
+        elif isinstance(error, av.error.ProtocolNotFoundError):
+            return SourceError("unknown_protocol", f"{self._shown}: FFmpeg knows no such protocol")
         elif isinstance(error, ConnectionError):
             reason = "unreachable"
         elif isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError | PermissionError):

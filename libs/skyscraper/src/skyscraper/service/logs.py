@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
+
+# The names under which cameras take credentials in the query, where they take them there.
+_SECRET_IN_QUERY = re.compile(r"(?i)([?&](?:user|username|usr|pass|password|passwd|pwd|token|auth|key|secret)=)[^&#]*")
 
 
 def configure_logs(service: str, *, log_format: str = "auto", level: str = "info") -> None:
@@ -31,8 +35,13 @@ def configure_logs(service: str, *, log_format: str = "auto", level: str = "info
 
 
 def without_credentials(url: str) -> str:
-    """The URL as it may be shown: `rtsp://user:secret@host/x` becomes `rtsp://host/x`."""
-    parts = urlsplit(url)
+    """The URL as it may be shown: `rtsp://user:secret@host/x?token=1` becomes `rtsp://host/x?token=***`."""
+    url = _SECRET_IN_QUERY.sub(r"\1***", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # No valid URL, but somebody meant it as one and may have put a password in.
+        return re.sub(r"://.*@", "://", url)
     if "@" not in parts.netloc:
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

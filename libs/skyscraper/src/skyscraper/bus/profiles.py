@@ -1,0 +1,45 @@
+"""Telling the other services what a pipeline's rows look like: the compacted topic sky.profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from skyscraper.bus import topics
+from skyscraper.bus.errors import BusTimeout
+from skyscraper.pipeline import Pipeline
+from skyscraper.v1 import profile_pb2
+
+
+def register_pipeline(client: Mapping[str, Any], pipeline: Pipeline, *, deadline_seconds: float = 30.0) -> None:
+    """Write the pipeline's profile. Raises BusTimeout."""
+    profile = profile_pb2.Profile(
+        pipeline=pipeline.name,
+        version=pipeline.version,
+        row_schema=pipeline.row_schema.to_proto(),
+        knobs=[
+            profile_pb2.Knob(
+                name=knob.name,
+                domain=[str(value) for value in knob.domain],
+                default_value=str(knob.default),
+                description=knob.description,
+            )
+            for knob in pipeline.knobs
+        ],
+    )
+    failed: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    producer = Producer({**client, "enable.idempotence": True})
+    producer.produce(
+        topics.PROFILES, profile.SerializeToString(deterministic=True), pipeline.name.encode(), on_delivery=delivered
+    )
+    if producer.flush(deadline_seconds) or failed:
+        raise BusTimeout(
+            f"the profile of {pipeline.name} cannot be written: {failed[0].str() if failed else 'no answer'}"
+        )

@@ -1,0 +1,5 @@
+"""The `skyscraper` command."""
+
+from skyscraper.cli.app import main
+
+__all__ = ["main"]
