@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.models.overlap import intersection_over_union
+
 
 @dataclass(frozen=True)
 class ScoredFrame:
@@ -16,17 +18,6 @@ class ScoredFrame:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     truth: NDArray[np.float32]
-
-
-def intersection_over_union(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[len(a), len(b)] for boxes as x_min, y_min, x_max, y_max."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    overlap: NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlap
 
 
 def average_precision(frames: Sequence[ScoredFrame], *, minimum_iou: float = 0.5) -> float:

@@ -89,14 +89,14 @@ def convert_yolov3_tiny(data: bytes) -> onnx.ModelProto:
     weights.finish()
     scales = [_scale(graph, coarse_head, 32, _COARSE), _scale(graph, fine_head, 16, _FINE)]
     raw, places, anchors = (graph.node("Concat", [scale[part] for scale in scales], axis=1) for part in range(3))
-    probabilities = graph.node("Sigmoid", [_columns(graph, raw, 4, 5 + _CLASSES)])
-    scores = graph.node("Mul", [_columns(graph, probabilities, 0, 1), _columns(graph, probabilities, 1, 1 + _CLASSES)])
+    probabilities = graph.node("Sigmoid", [graph.columns(raw, 4, 5 + _CLASSES)])
+    scores = graph.node("Mul", [graph.columns(probabilities, 0, 1), graph.columns(probabilities, 1, 1 + _CLASSES)])
     best, labels, indices = graph.best_candidates(scores)
     raw, places, anchors = (graph.gather(tensor, indices) for tensor in (raw, places, anchors))
-    stride = _columns(graph, places, 2, 3)
-    inside = graph.node("Sigmoid", [_columns(graph, raw, 0, 2)])
-    centre = graph.node("Mul", [graph.node("Add", [inside, _columns(graph, places, 0, 2)]), stride])
-    half = graph.node("Mul", [graph.node("Exp", [_columns(graph, raw, 2, 4)]), anchors])
+    stride = graph.columns(places, 2, 3)
+    inside = graph.node("Sigmoid", [graph.columns(raw, 0, 2)])
+    centre = graph.node("Mul", [graph.node("Add", [inside, graph.columns(places, 0, 2)]), stride])
+    half = graph.node("Mul", [graph.node("Exp", [graph.columns(raw, 2, 4)]), anchors])
     boxes = graph.node("Concat", [graph.node("Sub", [centre, half]), graph.node("Add", [centre, half])], axis=2)
     return graph.model("yolov3-tiny", boxes=boxes, scores=best, labels=labels)
 
@@ -104,9 +104,7 @@ def convert_yolov3_tiny(data: bytes) -> onnx.ModelProto:
 def _scale(graph: Graph, head: str, stride: int, anchors: tuple[int, ...]) -> tuple[str, str, str]:
     """One output scale as rows: raw values [n, A, 85], grid cell and stride [n, A, 3], half anchor sizes [n, A, 2]."""
     shape = graph.node("Shape", [head])
-    batch, height, width = (
-        graph.node("Slice", [shape, graph.integers(axis), graph.integers(axis + 1)]) for axis in (0, 2, 3)
-    )
+    batch, height, width = (graph.length(shape, axis) for axis in (0, 2, 3))
     count = graph.integers(len(anchors))
     split = graph.node("Concat", [batch, count, graph.integers(5 + _CLASSES), height, width], axis=0)
     cells = graph.node("Transpose", [graph.node("Reshape", [head, split])], perm=[0, 3, 4, 1, 2])
@@ -114,8 +112,8 @@ def _scale(graph: Graph, head: str, stride: int, anchors: tuple[int, ...]) -> tu
     # A grid of the same rows by broadcasting: [n, H, W, anchors, 3] and [n, H, W, anchors, 2].
     grid = graph.node("Concat", [batch, height, width, count], axis=0)
     zeros = graph.node("Expand", [graph.floats(0), grid])
-    column = graph.node("Reshape", [_range(graph, width), graph.integers(1, 1, -1, 1)])
-    row = graph.node("Reshape", [_range(graph, height), graph.integers(1, -1, 1, 1)])
+    column = graph.node("Reshape", [graph.indices(shape, 3), graph.integers(1, 1, -1, 1)])
+    row = graph.node("Reshape", [graph.indices(shape, 2), graph.integers(1, -1, 1, 1)])
     parts = [graph.node("Add", [zeros, part]) for part in (column, row, graph.floats(stride))]
     places = graph.node("Concat", [graph.node("Unsqueeze", [part, graph.integers(4)]) for part in parts], axis=4)
     sizes = np.array([_ANCHORS[anchor] for anchor in anchors], dtype=np.float32) / 2
@@ -125,14 +123,3 @@ def _scale(graph: Graph, head: str, stride: int, anchors: tuple[int, ...]) -> tu
         graph.node("Reshape", [places, graph.integers(0, -1, 3)]),
         graph.node("Reshape", [halves, graph.integers(0, -1, 2)]),
     )
-
-
-def _range(graph: Graph, length: str) -> str:
-    scalar = graph.node("Squeeze", [length, graph.integers(0)])
-    start, step = (graph.constant(np.array(value, dtype=np.int64)) for value in (0, 1))
-    return graph.node("Cast", [graph.node("Range", [start, scalar, step])], to=onnx.TensorProto.FLOAT)
-
-
-def _columns(graph: Graph, tensor: str, start: int, stop: int) -> str:
-    """`tensor[:, :, start:stop]`"""
-    return graph.node("Slice", [tensor, graph.integers(start), graph.integers(stop), graph.integers(2)])

@@ -32,19 +32,25 @@ def select(
     """The detections of one image: candidates at or above the threshold, less those that overlap a better one of the
     same class by more than `iou_threshold`. Best first.
 
-    `boxes`: [K, 4]; `scores`: [K]; `labels`: [K].
+    `boxes`: [K, 4], x_min, y_min, x_max, y_max; `scores`: [K]; `labels`: [K].
+    Boxes stay in the pixels they came in; candidates of equal score stay in their order.
     """
     strong = np.flatnonzero(scores >= score_threshold)
-    boxes, scores, labels = boxes[strong], scores[strong], labels[strong]
+    strong = strong[np.argsort(-scores[strong], kind="stable")]
     if len(strong) > 1:
-        corners_and_sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxesBatched(
-            corners_and_sizes.tolist(), scores.tolist(), labels.tolist(), score_threshold, iou_threshold
-        )
-        # OpenCV leaves open how it orders equal scores; the candidates' own order decides.
-        order = np.sort(np.asarray(kept, dtype=np.int64).ravel())
-        order = order[np.argsort(-scores[order], kind="stable")]
-        boxes, scores, labels = boxes[order], scores[order], labels[order]
-    return Detections(
-        boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False), labels.astype(np.int64, copy=False)
-    )
+        # Ranks in place of the scores: no two are equal, and all are above OpenCV's exclusive threshold.
+        ranks = range(len(strong), 0, -1)
+        kept = cv2.dnn.NMSBoxes(_by_class(boxes[strong], labels[strong]).tolist(), ranks, 0.0, iou_threshold)
+        strong = strong[np.asarray(kept, dtype=np.intp).ravel()]
+    return Detections(boxes[strong], scores[strong], labels[strong])
+
+
+def _by_class(boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The boxes as corner and size, float64 [m, 4], each class beside the one before it, so that none meets another's.
+
+    OpenCV's own NMSBoxesBatched leaves out of account how far boxes reach to the left of the image; there, objects of
+    different classes suppress each other.
+    """
+    apart = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1, dtype=np.float64)
+    apart[:, 0] += labels * (np.ptp(boxes[:, 0::2]) + 1.0)
+    return apart

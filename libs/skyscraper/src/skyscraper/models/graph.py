@@ -36,7 +36,8 @@ class Graph:
     def constant(self, value: NDArray[np.generic]) -> str:
         self._count += 1
         name = f"constant_{self._count}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        # Not ascontiguousarray, which would make a vector of a scalar; Range and Pad take scalars only.
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def integers(self, *values: int) -> str:
@@ -53,12 +54,12 @@ class Graph:
     def best_candidates(self, scores: str) -> tuple[str, str, str]:
         """From class scores [n, A, C]: the best anchors' scores [n, K], labels [n, K] and indices [n, K, 1].
 
-        Anchors of equal score come in their own order, so that a result does not depend on the batch it came in.
+        K is CANDIDATES, or A where an image is so small that it has fewer anchors. Anchors of equal score come in
+        their own order, so that a result does not depend on the batch it came in.
         """
         best = self.node("ReduceMax", [scores], axes=[2], keepdims=0)
-        count = self.node(
-            "Min", [self.node("Slice", [self.node("Shape", [best]), *self._second()]), self.integers(CANDIDATES)]
-        )
+        anchors = self.length(self.node("Shape", [best]), 1)
+        count = self.node("Min", [anchors, self.integers(CANDIDATES)])
         top = self.node("TopK", [best, count], outputs=2, axis=1, largest=1, sorted=1)
         labels = self.node("ArgMax", [scores], axis=2, keepdims=0)
         picked = self.node("GatherElements", [labels, f"{top}_1"], axis=1)
@@ -67,6 +68,20 @@ class Graph:
     def gather(self, values: str, indices: str) -> str:
         """The rows of `values` [n, A, D] that `indices` [n, K, 1] name: [n, K, D]."""
         return self.node("GatherND", [values, indices], batch_dims=1)
+
+    def columns(self, values: str, start: int, stop: int) -> str:
+        """`values[:, :, start:stop]`"""
+        return self.node("Slice", [values, self.integers(start), self.integers(stop), self.integers(2)])
+
+    def length(self, shape: str, axis: int) -> str:
+        """One entry of a shape, as a vector of one: what shapes are put together from."""
+        return self.node("Slice", [shape, self.integers(axis), self.integers(axis + 1)])
+
+    def indices(self, shape: str, axis: int) -> str:
+        """0, 1, 2 ... for every place along an axis of a shape, float32."""
+        zero, one, place = (self.constant(np.array(value, dtype=np.int64)) for value in (0, 1, axis))
+        count = self.node("Gather", [shape, place])
+        return self.node("Cast", [self.node("Range", [zero, count, one])], to=TensorProto.FLOAT)
 
     def model(self, name: str, *, boxes: str, scores: str, labels: str) -> onnx.ModelProto:
         """The finished detector, checked."""
@@ -88,6 +103,3 @@ class Graph:
         )
         onnx.checker.check_model(model)
         return model
-
-    def _second(self) -> tuple[str, str]:
-        return self.integers(1), self.integers(2)

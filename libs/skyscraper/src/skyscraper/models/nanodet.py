@@ -49,13 +49,13 @@ def convert_nanodet(model_json: bytes, weights: bytes) -> onnx.ModelProto:
     steps = graph.constant(np.arange(_DISTANCES, dtype=np.float32).reshape(_DISTANCES, 1))
     expected = graph.node("MatMul", [graph.node("Softmax", [split], axis=3), steps])
     sides = graph.node("Squeeze", [expected, graph.integers(3)])
-    place, stride_column = (_columns(graph, centre, start, stop) for start, stop in ((0, 2), (2, 3)))
+    place, stride_column = (graph.columns(centre, start, stop) for start, stop in ((0, 2), (2, 3)))
     sides = graph.node("Mul", [sides, stride_column])
     boxes = graph.node(
         "Concat",
         [
-            graph.node("Sub", [place, _columns(graph, sides, 0, 2)]),
-            graph.node("Add", [place, _columns(graph, sides, 2, 4)]),
+            graph.node("Sub", [place, graph.columns(sides, 0, 2)]),
+            graph.node("Add", [place, graph.columns(sides, 2, 4)]),
         ],
         axis=2,
     )
@@ -70,26 +70,14 @@ def _as_rows(graph: Graph, planes: str, channels: int) -> str:
 def _centres(graph: Graph, planes: str, stride: int) -> str:
     """Of every cell: x and y of its centre in input pixels, and the stride. [n, H * W, 3]"""
     shape = graph.node("Shape", [planes])
-    batch, height, width = (
-        graph.node("Slice", [shape, graph.integers(axis), graph.integers(axis + 1)]) for axis in (0, 2, 3)
-    )
+    batch, height, width = (graph.length(shape, axis) for axis in (0, 2, 3))
     zeros = graph.node("Expand", [graph.floats(0), graph.node("Concat", [batch, height, width], axis=0)])
-    column, row = (_ticks(graph, length, stride) for length in (width, height))
+    column, row = (
+        graph.node("Mul", [graph.node("Add", [graph.indices(shape, axis), graph.floats(0.5)]), graph.floats(stride)])
+        for axis in (3, 2)
+    )
     column = graph.node("Reshape", [column, graph.integers(1, 1, -1)])
     row = graph.node("Reshape", [row, graph.integers(1, -1, 1)])
     parts = [graph.node("Add", [zeros, part]) for part in (column, row, graph.floats(stride))]
     cells = graph.node("Concat", [graph.node("Unsqueeze", [part, graph.integers(3)]) for part in parts], axis=3)
     return graph.node("Reshape", [cells, graph.integers(0, -1, 3)])
-
-
-def _ticks(graph: Graph, length: str, stride: int) -> str:
-    """stride / 2, 3 * stride / 2, ... for `length` cells."""
-    scalar = graph.node("Squeeze", [length, graph.integers(0)])
-    start, step = (graph.constant(np.array(value, dtype=np.int64)) for value in (0, 1))
-    cells = graph.node("Cast", [graph.node("Range", [start, scalar, step])], to=onnx.TensorProto.FLOAT)
-    return graph.node("Mul", [graph.node("Add", [cells, graph.floats(0.5)]), graph.floats(stride)])
-
-
-def _columns(graph: Graph, tensor: str, start: int, stop: int) -> str:
-    """`tensor[:, :, start:stop]`"""
-    return graph.node("Slice", [tensor, graph.integers(start), graph.integers(stop), graph.integers(2)])
