@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from skyscraper.bus import topics
-from skyscraper.bus.errors import BusError
+from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.bus.headers import Headers
 from skyscraper.v1 import state_pb2
 
@@ -118,4 +118,6 @@ class Committer:
         try:
             call()
         except KafkaException as error:
+            if not error.args[0].fatal():
+                raise BusTimeout(f"{what}: {error.args[0].str()}") from error
             raise BusError(f"{what}: {error.args[0].str()}; this process ends and must be restarted") from error

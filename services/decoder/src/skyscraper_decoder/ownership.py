@@ -259,7 +259,6 @@ def _consumer_settings(config: DecoderConfig) -> dict[str, Any]:
         "fetch.max.bytes": topics.MAX_MESSAGE_BYTES + 1024 * 1024,
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
-        "reconnect.backoff.max.ms": 1000,
         # A stream whose step takes minutes must not cost the others their partitions; polling never waits for a step.
         "max.poll.interval.ms": 300_000,
     }

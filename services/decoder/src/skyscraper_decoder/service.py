@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
-import structlog
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
-from skyscraper.errors import ConfigError
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.model_client import OipModelClient, open_channel
 from skyscraper.service import Health
@@ -24,8 +23,6 @@ from skyscraper_decoder.lane import Lane
 from skyscraper_decoder.outcome import Outcome
 from skyscraper_decoder.ownership import Ownership
 from skyscraper_decoder.step import SegmentStep
-
-log = structlog.get_logger()
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -41,16 +38,21 @@ class Decoder:
             load_pipeline(config.default_pipeline)
         self._config = config
         client = config.kafka.client()
-        self._streams = CompactedTable(client, topics.STREAMS)
-        self._streams.start(deadline_seconds=_START_SECONDS)
-        self._directory = Directory(self._streams, config.default_pipeline)
-        self._channel = open_channel(config.inference.target)
-        self._committer = Committer(
-            client,
-            transactional_id=f"{config.group}-{config.instance}",
-            transaction_timeout_seconds=config.transaction_timeout_seconds,
-        )
-        self._ownership = Ownership(config, self._open_lane, self._commit)
+        with ExitStack() as cleanup:
+            self._streams = CompactedTable(client, topics.STREAMS)
+            cleanup.callback(self._streams.close)
+            self._streams.start(deadline_seconds=_START_SECONDS)
+            self._directory = Directory(self._streams, config.default_pipeline)
+            self._channel = open_channel(config.inference.target)
+            cleanup.callback(self._channel.close)
+            self._committer = Committer(
+                client,
+                transactional_id=f"{config.group}-{config.instance}",
+                transaction_timeout_seconds=config.transaction_timeout_seconds,
+            )
+            self._ownership = Ownership(config, self._open_lane, self._commit)
+            cleanup.callback(self._ownership.close)
+            self._cleanup = cleanup.pop_all()
         self._last_commit = time.monotonic()
         self.last_turn = time.monotonic()
 
@@ -63,9 +65,7 @@ class Decoder:
                     self._commit()
             self._commit()
         finally:
-            self._ownership.close()
-            self._streams.close()
-            self._channel.close()
+            self._cleanup.close()
 
     def _commit(self) -> None:
         """Commit what the lanes have finished. After an abort the same outcomes are tried again at the next turn."""
@@ -101,11 +101,7 @@ class Decoder:
 
 
 def serve(config: DecoderConfig, health: Health, stop: threading.Event) -> None:
-    try:
-        decoder = Decoder(config)
-    except ConfigError:
-        log.info("cannot_start")
-        raise
+    decoder = Decoder(config)
     health.alive = lambda: time.monotonic() - decoder.last_turn < _ALIVE_SECONDS
     health.set_ready(True)
     decoder.run(stop)

@@ -14,6 +14,7 @@ from skyscraper.bus.compacted import CompactedTable
 from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.lakehouse.catalog import open_catalog
 from skyscraper.lakehouse.errors import LakehouseBusy, LakehouseError, OffsetsMoved
+from skyscraper.errors import SkyscraperError
 from skyscraper.pipeline.rows import RowSchema
 from skyscraper.service import Health
 from skyscraper.v1 import profile_pb2
@@ -43,7 +44,11 @@ class Loader:
         client = config.kafka.client()
         self._catalog = open_catalog(config.catalog)
         self._profiles = CompactedTable(client, topics.PROFILES)
-        self._profiles.start(deadline_seconds=_START_SECONDS)
+        try:
+            self._profiles.start(deadline_seconds=_START_SECONDS)
+        except SkyscraperError:
+            self._profiles.close()
+            raise
         self._rejects = Rejects(client)
         self._loadings: dict[str, Loading] = {}
         self._refused: dict[str, bytes] = {}
@@ -216,7 +221,6 @@ def _consumer_settings(config: LoaderConfig) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "fetch.wait.max.ms": 100,
         "queued.max.messages.kbytes": 32 * 1024,
-        "reconnect.backoff.max.ms": 1000,
         # An Iceberg commit on a slow object store must not cost the partitions.
         "max.poll.interval.ms": 300_000,
     }

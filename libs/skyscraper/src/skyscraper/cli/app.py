@@ -215,7 +215,7 @@ def main() -> None:
 def _client(bootstrap: str) -> dict[str, Any]:
     client = KafkaConfig(bootstrap_servers=bootstrap).client()
     # A broker that does not answer is told in one sentence, not in librdkafka's own log.
-    return client | {"log_level": 2, "reconnect.backoff.ms": 250}
+    return client | {"log_level": 2}
 
 
 def _broker_dir() -> Path:

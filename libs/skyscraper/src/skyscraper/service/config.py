@@ -63,7 +63,9 @@ class KafkaConfig(Settings):
             "ssl.certificate.location": self.ssl_certificate_location,
             "ssl.key.location": self.ssl_key_location,
         }
-        return {name: value for name, value in named.items() if value is not None}
+        # A broker that is away is tried four times a second, not twenty; each try may be logged.
+        paced = {"reconnect.backoff.ms": 250, "reconnect.backoff.max.ms": 1000}
+        return paced | {name: value for name, value in named.items() if value is not None}
 
 
 class MetricsConfig(Settings):

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,11 @@ C = TypeVar("C", bound=ServiceConfig)
 
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
+
+_FIRST_RESTART_SECONDS = 0.5
+_LAST_RESTART_SECONDS = 10.0
+# After so long without a fault the next one counts as the first again.
+_CALM_SECONDS = 60.0
 
 
 def run_service(
@@ -63,7 +69,7 @@ def run_service(
     try:
         with Health(config.metrics.host, config.metrics.port) as health:
             log.info("starting", instance=config.instance, metrics_port=health.port)
-            serve(config, health, stop)
+            _serve_until_stopped(config, health, stop, serve)
     except ConfigError as error:
         log.error("configuration_cannot_be_used", error=str(error))  # noqa: TRY400 - the message is the whole story
         return EXIT_CONFIG
@@ -72,3 +78,25 @@ def run_service(
         return EXIT_FAILED
     log.info("stopped")
     return 0
+
+
+def _serve_until_stopped(
+    config: C, health: Health, stop: threading.Event, serve: Callable[[C, Health, threading.Event], None]
+) -> None:
+    """Start again after what may pass by itself (a broker that restarts); everything else ends the process, and
+    whatever supervises it decides."""
+    wait_seconds = _FIRST_RESTART_SECONDS
+    while True:
+        started = time.monotonic()
+        try:
+            return serve(config, health, stop)
+        except SkyscraperError as error:
+            if not error.retriable or stop.is_set():
+                raise
+            structlog.get_logger().warning("starting_again", error=str(error), wait_seconds=wait_seconds)
+        health.set_ready(False)
+        if time.monotonic() - started > _CALM_SECONDS:
+            wait_seconds = _FIRST_RESTART_SECONDS
+        if stop.wait(wait_seconds):
+            return None
+        wait_seconds = min(2 * wait_seconds, _LAST_RESTART_SECONDS)
