@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
 from skyscraper.bus.errors import BusError, BusTimeout
+from skyscraper.errors import SkyscraperError
 from skyscraper.lakehouse.catalog import open_catalog
 from skyscraper.lakehouse.errors import LakehouseBusy, LakehouseError, OffsetsMoved
-from skyscraper.errors import SkyscraperError
 from skyscraper.pipeline.rows import RowSchema
 from skyscraper.service import Health
 from skyscraper.v1 import profile_pb2
