@@ -7,12 +7,13 @@ however late it wakes up.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from skyscraper.bus import topics
 from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.bus.headers import Headers
@@ -25,6 +26,13 @@ log = structlog.get_logger()
 
 # librdkafka: let the partitioner choose.
 PARTITION_BY_KEY = -1
+
+_FENCED = (
+    KafkaError._FENCED,  # noqa: SLF001 - librdkafka's public name for it
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+)
 
 
 class Committer:
@@ -50,8 +58,8 @@ class Committer:
     def commit(self, consumer: Consumer, outcomes: Sequence[Outcome]) -> bool:
         """Write `outcomes` (in order per partition) and their offsets, all or nothing.
 
-        True: committed. False: aborted, nothing happened, try the same outcomes again. Raises BusError where this
-        process must not go on (fenced by a newer instance, or the outcome of the commit is unknown).
+        True: committed. False: aborted, nothing happened, try the same outcomes again. Raises BusError where another
+        process has this one's name, BusTimeout where the outcome is unknown and a new start must find it out.
         """
         started = time.monotonic()
         self._producer.begin_transaction()
@@ -67,11 +75,9 @@ class Committer:
             for (partition, stream_id), state in states.items():
                 self._produce(topics.STATE, stream_id.encode(), state.SerializeToString(), partition)
             offsets = {outcome.partition: outcome.next_offset for outcome in outcomes}
-            self._producer.send_offsets_to_transaction(
-                [TopicPartition(topics.SEGMENTS, partition, offset) for partition, offset in offsets.items()],
-                consumer.consumer_group_metadata(),
-                self._timeout_seconds,
-            )
+            places = [TopicPartition(topics.SEGMENTS, partition, offset) for partition, offset in offsets.items()]
+            group = consumer.consumer_group_metadata()
+            self._retry(lambda: self._producer.send_offsets_to_transaction(places, group, self._timeout_seconds))
             self._retry(lambda: self._producer.commit_transaction(self._timeout_seconds))
         except KafkaException as error:
             return self._abort(error)
@@ -105,19 +111,26 @@ class Committer:
         error = cause.args[0]
         metrics.COMMITS.labels("aborted").inc()
         log.warning("transaction_aborted", error=error.str(), code=error.name())
-        if error.fatal() or not error.txn_requires_abort():
-            raise BusError(
-                f"the transaction cannot go on: {error.str()}; this process ends and must be restarted"
-            ) from cause
-        self._check(
-            lambda: self._retry(lambda: self._producer.abort_transaction(self._timeout_seconds)), "abort_transaction"
-        )
-        return False
+        if error.txn_requires_abort() and not error.fatal():
+            abort = functools.partial(self._producer.abort_transaction, self._timeout_seconds)
+            self._check(lambda: self._retry(abort), "abort_transaction")
+            return False
+        raise _final(error, "commit") from cause
 
     def _check(self, call: Callable[[], None], what: str) -> None:
         try:
             call()
         except KafkaException as error:
-            if not error.args[0].fatal():
-                raise BusTimeout(f"{what}: {error.args[0].str()}") from error
-            raise BusError(f"{what}: {error.args[0].str()}; this process ends and must be restarted") from error
+            raise _final(error.args[0], what) from error
+
+
+def _final(error: KafkaError, what: str) -> BusError | BusTimeout:
+    """What to make of an error after which this producer is of no use any more.
+
+    Fenced: a newer process of the same name is at work, and this one must end. Anything else (a broker that was away
+    for longer than the timeout, above all) leaves the transaction neither done nor undone as far as this producer
+    knows; a new producer with the same transactional id ends it either way, and the committed offset then says which.
+    """
+    if error.code() in _FENCED:
+        return BusError(f"{what}: fenced, another decoder of the same instance name runs: {error.str()}")
+    return BusTimeout(f"{what}: {error.str()}")
