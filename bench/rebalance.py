@@ -122,10 +122,11 @@ def run() -> dict[str, Any]:
     results: dict[str, Any] = {}
     settings = {
         "group.consumer.session.timeout.ms": str(SESSION_SECONDS * 1000),
-        "group.consumer.heartbeat.interval.ms": "1000",
+        "group.consumer.min.heartbeat.interval.ms": "1000",
+        "group.consumer.heartbeat.interval.ms": "2000",
     }
     with tempfile.TemporaryDirectory() as folder, LocalBroker(Path(folder), settings=settings) as broker:
-        client = {"bootstrap.servers": broker.bootstrap_servers}
+        client: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers}
         admin = AdminClient(client)
         admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])[TOPIC].result(20)
         stop = threading.Event()

@@ -50,7 +50,7 @@ def test_a_looped_clip_has_no_seam() -> None:
 
 
 def test_boxes_hold_everything_that_differs_from_the_empty_street() -> None:
-    street, background = Street(SPEC), load_material().background
+    street, background = Street(SPEC), load_material("people").background
     seen = 0
     for number in range(40, 80, 5):
         image, truth = street.frame(number)
@@ -65,6 +65,14 @@ def test_boxes_hold_everything_that_differs_from_the_empty_street() -> None:
         # What is left are people who are still fading in or out.
         assert changed.mean() < 0.01
     assert seen > 10
+
+
+def test_vehicles_drive_and_two_are_parked() -> None:
+    street = Street(StreetSpec(scene="vehicles", seed=2, density=1.5))
+    moving = [len([one for one in street.frame(number)[1].objects if one.id >= 0]) for number in range(0, 300, 10)]
+    assert {one.label for one in street.frame(0)[1].objects} == {"vehicle"}
+    assert all(len(street.frame(number)[1].objects) >= 2 for number in (0, 100))
+    assert 0.5 < np.mean(moving) < 3
 
 
 def test_more_density_is_more_people() -> None:
@@ -128,7 +136,7 @@ def test_rush_hours_are_busy_and_nights_are_quiet_and_dark() -> None:
     ("text", "message"),
     [
         ("rtsp://camera", "must begin with street:"),
-        ("street:moon", "scene 'moon' is not known"),
+        ("street:moon", "scene 'moon' is not known; there are: people, vehicles"),
         ("street:people?colour=red", "unknown option 'colour'"),
         ("street:people?density=many", "not a number"),
         ("street:people?density=1000", "from 0 to 40"),

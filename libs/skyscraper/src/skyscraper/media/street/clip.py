@@ -15,7 +15,7 @@ import numpy as np
 
 from skyscraper.media.street.render import FrameTruth, Street, TruthObject
 from skyscraper.media.street.spec import StreetSpec
-from skyscraper.media.street.sprites import ASSET
+from skyscraper.media.street.sprites import asset_path
 from skyscraper.paths import cache_dir
 
 # Raise it when rendering changes, so that no clip of an older look is taken from the cache.
@@ -86,10 +86,11 @@ def _render(spec: StreetSpec, clip: Clip) -> None:
 
 
 def _paths(folder: Path, spec: StreetSpec) -> Clip:
-    described = json.dumps([_RENDERER, ENCODER, asdict(spec), _asset_digest()], sort_keys=True)
+    described = json.dumps([_RENDERER, ENCODER, asdict(spec), _asset_digest(spec.scene)], sort_keys=True)
     name = f"{spec.scene}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     return Clip(folder / f"{name}.ts", folder / f"{name}.truth.jsonl")
 
 
-def _asset_digest() -> str:
-    return hashlib.sha256(ASSET.read_bytes()).hexdigest()
+def _asset_digest(scene: str) -> str:
+    files = (asset_path("people"), asset_path(scene))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
