@@ -153,6 +153,10 @@ class Loader:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         by_topic: dict[str, list[int]] = {}
         for place in assigned:
+            if place.topic not in self._loadings:
+                # A static member that comes back is first given what it had before; without a table it stays unread.
+                log.warning("assignment_without_table", topic=place.topic, partition=place.partition)
+                continue
             by_topic.setdefault(place.topic, []).append(place.partition)
         places = []
         for topic, partitions in by_topic.items():
@@ -169,6 +173,7 @@ class Loader:
         self._give_up(consumer, lost)
 
     def _give_up(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        places = [place for place in places if place.topic in self._loadings]
         consumer.incremental_unassign(places)
         if self._closing:
             # Nothing stays to be read on.
