@@ -52,6 +52,8 @@ class Loader:
         self._rejects = Rejects(client)
         self._loadings: dict[str, Loading] = {}
         self._refused: dict[str, bytes] = {}
+        self._opened: dict[str, bytes] = {}
+        self._closing = False
         self._consumer = Consumer(_consumer_settings(config))
         self._next_profiles = 0.0
         self._next_maintenance = time.monotonic() + config.maintenance.interval_seconds
@@ -67,6 +69,7 @@ class Loader:
                 self._maintain()
             self._commit(only_due=False)
         finally:
+            self._closing = True
             self._consumer.close()
             self._profiles.close()
 
@@ -79,7 +82,7 @@ class Loader:
         for key, value in self._profiles.items().items():
             pipeline = key.decode(errors="replace")
             wanted = not self._config.pipelines or pipeline in self._config.pipelines
-            if wanted and topics.rows_topic(pipeline) not in self._loadings and self._refused.get(pipeline) != value:
+            if wanted and self._opened.get(pipeline) != value and self._refused.get(pipeline) != value:
                 self._open(pipeline, value)
         metrics.WAITING.set(len(self._refused))
         if len(self._loadings) > before:
@@ -97,7 +100,13 @@ class Loader:
             log.error("table_refused", pipeline=pipeline, error=str(error))  # noqa: TRY400 - the message is the story
             return
         self._refused.pop(pipeline, None)
-        self._loadings[topics.rows_topic(pipeline)] = loading
+        topic = topics.rows_topic(pipeline)
+        is_reopened = topic in self._loadings
+        self._loadings[topic] = loading
+        self._opened[pipeline] = value
+        if is_reopened:
+            # What was held was parsed by the old columns; it is read again from where the table stands.
+            self._reread(topic)
         log.info("table_open", pipeline=pipeline)
 
     def _read(self) -> None:
@@ -149,6 +158,10 @@ class Loader:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         by_topic: dict[str, list[int]] = {}
         for place in assigned:
+            if place.topic not in self._loadings:
+                # A static member that comes back is first given what it had before; without a table it stays unread.
+                log.warning("assignment_without_table", topic=place.topic, partition=place.partition)
+                continue
             by_topic.setdefault(place.topic, []).append(place.partition)
         places = []
         for topic, partitions in by_topic.items():
@@ -165,7 +178,11 @@ class Loader:
         self._give_up(consumer, lost)
 
     def _give_up(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        places = [place for place in places if place.topic in self._loadings]
         consumer.incremental_unassign(places)
+        if self._closing:
+            # Nothing stays to be read on.
+            return
         for topic in {place.topic for place in places}:
             loading = self._loadings[topic]
             loading.drop([place.partition for place in places if place.topic == topic])

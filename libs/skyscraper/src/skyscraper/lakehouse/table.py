@@ -46,11 +46,19 @@ class RowTable:
         """Raises LakehouseError where the table there cannot take this schema's rows."""
         self.columns = table_columns(schema)
         self.table = _open(catalog, f"{namespace}.{pipeline}", schema)
-        missing = missing_columns(schema, self.table.schema())
-        if missing:
-            with self.table.update_schema() as update:
-                for column in missing:
-                    update.add_column(column.name, iceberg_type(column), doc=column.description)
+        for attempt in range(_COMMIT_TRIES):
+            missing = missing_columns(schema, self.table.schema())
+            if not missing:
+                return
+            try:
+                with self.table.update_schema() as update:
+                    for column in missing:
+                        update.add_column(column.name, iceberg_type(column), doc=column.description)
+            except CommitFailedException:
+                # Another loader appended, or added the same columns, in the same moment.
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311
+                self.table.refresh()
+        raise LakehouseBusy(f"{namespace}.{pipeline}: its schema cannot be changed for other writers' commits")
 
     def offsets(self) -> dict[int, int]:
         """By partition of the rows topic, the offset that follows the last row in the table. Reads the catalog."""
