@@ -52,7 +52,12 @@ def consume(bootstrap: str, group: str, instance: str, protocol: str) -> None:
         settings["group.instance.id"] = instance
     consumer = Consumer(settings)
     consumer.subscribe([TOPIC])
-    threading.Thread(target=lambda: (sys.stdin.read(), consumer.close(), sys.stdout.flush()), daemon=True).start()
+
+    def leave_when_told() -> None:
+        sys.stdin.read()
+        consumer.close()
+
+    threading.Thread(target=leave_when_told, daemon=True).start()
     while True:
         try:
             message = consumer.poll(0.1)

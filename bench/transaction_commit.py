@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the last line is always JSON")
     parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, LocalBroker(Path(folder)) as broker:
-        client = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
+        client: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
         admin = AdminClient(client)
         admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(20)
         results = {

@@ -69,7 +69,7 @@ def test_boxes_hold_everything_that_differs_from_the_empty_street() -> None:
 
 def test_vehicles_drive_and_two_are_parked() -> None:
     street = Street(StreetSpec(scene="vehicles", seed=2, density=1.5))
-    moving = [len([one for one in street.frame(number)[1].objects if one.id >= 0]) for number in range(0, 300, 10)]
+    moving = [len([one for one in street.frame(number)[1].objects if one.id >= 0]) for number in range(0, 3000, 50)]
     assert {one.label for one in street.frame(0)[1].objects} == {"vehicle"}
     assert all(len(street.frame(number)[1].objects) >= 2 for number in (0, 100))
     assert 0.5 < np.mean(moving) < 3
