@@ -201,6 +201,15 @@ def test_a_segment_without_headers_from_an_unregistered_stream_is_processed(site
     assert report.duration_seconds == pytest.approx(2.0, abs=0.01)
 
 
+def test_backlog_and_headroom_are_exported(site: Site) -> None:
+    site.publish(11, b"walk-in", site.good, None)
+    deadline = time.monotonic() + 30
+    while not 3600 < site.metric("skyscraper_stream_headroom_seconds", '"walk-in"') <= site.stack.retention_seconds:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert site.metric("skyscraper_stream_backlog_segments", '"walk-in"') == 0
+
+
 def test_malformed_headers_are_counted_and_the_segment_is_processed(site: Site) -> None:
     site.publish(12, b"noisy", site.good, [("ce_time", b"yesterday"), ("sky_seq", b"\xff"), ("x-other", b"1")])
     (report,) = site.reports(12, 1)
