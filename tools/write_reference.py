@@ -29,8 +29,8 @@ def configuration() -> str:
         "# Configuration",
         "",
         "Written by `tools/write_reference.py` from the services' own types. Every service reads a TOML file",
-        "(`--config`); the environment overrides it: `<PREFIX><FIELD>`, or `<PREFIX><GROUP>__<FIELD>`. Unknown keys are",
-        "refused; `--check-config` validates and prints what would be used, without secrets.",
+        "(`--config`); the environment overrides it: `<PREFIX><FIELD>`, or `<PREFIX><GROUP>__<FIELD>`. Unknown keys",
+        "are refused; `--check-config` validates and prints what would be used, without secrets.",
     ]
     for service, name in CONFIGS.items():
         cls = getattr(importlib.import_module(f"skyscraper_{service}.config"), name)

@@ -227,7 +227,8 @@ def _consumer_settings(config: LoaderConfig) -> dict[str, Any]:
     return {
         **config.kafka.client(),
         "group.id": config.group,
-        "group.instance.id": config.instance,
+        # No static membership here: a member that is back within its session would get its old assignment without a
+        # rebalance, and the topic of a pipeline registered meanwhile would stay unread.
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": int(config.session_timeout_seconds * 1000),
         "heartbeat.interval.ms": int(config.session_timeout_seconds * 1000 / 3),
