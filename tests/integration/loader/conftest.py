@@ -28,9 +28,7 @@ from skyscraper.processes import free_ports, spawn
 from skyscraper.v1 import profile_pb2
 
 PARTITIONS = 4
-SCHEMA = RowSchema(
-    (Column("at", ColumnType.TIMESTAMP, "When."), Column("people", ColumnType.INT64, "How many.")), "at"
-)
+SCHEMA = RowSchema((Column("at", ColumnType.TIMESTAMP, "When."), Column("people", ColumnType.INT64, "How many.")), "at")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 

@@ -30,7 +30,7 @@ def test_table_by_its_names(catalog: Catalog, name: str) -> None:
 
 @pytest.mark.usefixtures("table")
 def test_times_are_utc(catalog: Catalog) -> None:
-    answer = run_query(catalog, "rows", "SELECT DISTINCT "at"::VARCHAR AS time FROM counting")
+    answer = run_query(catalog, "rows", 'SELECT DISTINCT "at"::VARCHAR AS time FROM counting')
     assert answer.to_pylist() == [{"time": "2026-01-01 12:00:00+00"}]
 
 

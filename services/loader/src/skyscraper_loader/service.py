@@ -225,10 +225,12 @@ class Loader:
         places = self._assigned(topic)
         loading.drop([place.partition for place in places])
         fresh = self._places(topic, [place.partition for place in places])
+        if topic in self._paused:
+            # librdkafka keeps a partition paused over a new assignment.
+            self._consumer.resume(places)
+            self._paused.discard(topic)
         self._consumer.incremental_unassign(places)
         self._consumer.incremental_assign(fresh)
-        # A fresh assignment is not paused.
-        self._paused.discard(topic)
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         places = []
@@ -246,6 +248,8 @@ class Loader:
         self._on_lost(consumer, revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        # They may come back, and must not be paused then.
+        consumer.resume(lost)
         consumer.incremental_unassign(lost)
         for topic in {place.topic for place in lost}:
             self._loadings[topic].drop([place.partition for place in lost if place.topic == topic])
