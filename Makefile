@@ -30,6 +30,7 @@ check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
 	@$(UV) run --no-sync mypy
 	@$(UV) run --no-sync lint-imports
 	@$(UV) run --no-sync buf lint proto
+	@$(UV) run --no-sync python tools/write_reference.py --check
 	@$(UV) run --no-sync pytest -q tests/unit
 
 test: setup models check ## Everything, against a real broker

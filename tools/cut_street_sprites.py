@@ -7,6 +7,9 @@
 Each person is detected in every frame (nanodet-g at 608 pixels), followed (ByteTrack), and cut from the median
 background by difference. Only stretches are kept in which the person is alone: whole, apart from others, moving
 smoothly, with a mask that fits the box. The clip's own ground truth by others is not used.
+
+No vehicle moves in the clip. For the vehicle scene its parked van is cut out by hand-set bounds (GrabCut) and driven
+away along the road: real pixels, simulated path, speed and paint.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from skyscraper.media.street.sprites import ASSET, Sprite, write_asset
+from skyscraper.media.street.sprites import Sprite, asset_path, write_asset
 from skyscraper.models.detections import select
 from skyscraper.models.repository import default_repository
 from skyscraper.pipeline import Detections
@@ -36,6 +39,10 @@ _MINIMUM_FRAMES = 20
 _LARGEST_STEP_PIXELS = 14
 # A standing person fills about half of its box; much less is a torn mask, much more is somebody else too.
 _FILLED = (0.25, 0.85)
+# The parked van, and where its feet (the middle of its lower edge) begin and end when it drives.
+_VAN = (651, 41, 720, 102)
+_ROAD = ((352.0, 305.0), (716.0, 130.0))
+_HORIZON = -95.0
 
 
 @dataclass
@@ -56,9 +63,10 @@ def main() -> None:
     background = np.median(np.stack(frames[::9]), axis=0).astype(np.uint8)
     tracks = follow(frames)
     sprites = [sprite for sightings in tracks for sprite in cut(sightings, frames, background)]
-    write_asset(ASSET, background, sprites)
-    total = sum(len(sprite.boxes) for sprite in sprites)
-    print(f"{len(sprites)} sprites, {total} pictures, {ASSET.stat().st_size / 1e6:.1f} MB in {ASSET}")
+    write_asset(asset_path("people"), background, sprites)
+    write_asset(asset_path("vehicles"), None, drive(background))
+    for scene in ("people", "vehicles"):
+        print(f"{asset_path(scene)}: {asset_path(scene).stat().st_size / 1e6:.1f} MB")
 
 
 def follow(frames: list[NDArray[np.uint8]]) -> list[list[Sighting]]:
@@ -111,6 +119,40 @@ def cut(sightings: list[Sighting], frames: list[NDArray[np.uint8]], background: 
         boxes.append(sighting.box)
         pictures.append(picture)
     finish()
+    return sprites
+
+
+def drive(background: NDArray[np.uint8]) -> list[Sprite]:
+    """The parked van on its way up the road, at three speeds and in four paints.
+
+    The van is seen from behind, so it drives away: its feet go from the lower left to the place where it parks. At an
+    even speed on flat ground 1 / (y - horizon) grows evenly with time, and size goes with y - horizon.
+    """
+    x_min, y_min, x_max, y_max = _VAN
+    mask = np.full(background.shape[:2], cv2.GC_BGD, np.uint8)
+    mask[y_min:y_max, x_min:x_max] = cv2.GC_PR_FGD
+    mask[y_min + 10 : y_max - 8, x_min + 6 : x_max - 8] = cv2.GC_FGD
+    nowhere = (0, 0, 1, 1)
+    cv2.grabCut(background, mask, nowhere, np.zeros((1, 65)), np.zeros((1, 65)), 8, cv2.GC_INIT_WITH_MASK)
+    opaque = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)[y_min:y_max, x_min:x_max] * 255
+    van = background[y_min:y_max, x_min:x_max]
+    sprites = []
+    for frames in (36, 52, 74):
+        for paint in ((1.0, 1.0, 1.0), (1.0, 0.72, 0.55), (0.55, 0.6, 1.0), (0.55, 0.55, 0.55)):
+            painted = np.clip(van * np.array(paint), 0, 255).astype(np.uint8)
+            boxes, pictures = [], []
+            for share in np.linspace(0, 1, frames):
+                feet_y = _HORIZON + 1 / ((1 - share) / (_ROAD[0][1] - _HORIZON) + share / (_ROAD[1][1] - _HORIZON))
+                along = (feet_y - _ROAD[0][1]) / (_ROAD[1][1] - _ROAD[0][1])
+                feet_x = _ROAD[0][0] + along * (_ROAD[1][0] - _ROAD[0][0])
+                scale = (feet_y - _HORIZON) / (y_max - _HORIZON)
+                size = (round(van.shape[1] * scale), round(van.shape[0] * scale))
+                alpha = cv2.GaussianBlur(cv2.resize(opaque, size), (3, 3), 0.8)
+                picture = np.dstack([cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC), alpha])
+                left, top = round(feet_x - size[0] / 2), round(feet_y - size[1])
+                boxes.append((left, top, left + size[0], top + size[1]))
+                pictures.append(picture.astype(np.uint8))
+            sprites.append(Sprite(tuple(boxes), tuple(pictures)))
     return sprites
 
 

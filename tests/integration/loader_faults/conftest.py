@@ -179,12 +179,11 @@ def read_all(client: dict[str, Any], topic: str, partitions: int) -> list[tuple[
 
 
 @pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with LocalBroker(tmp_path_factory.mktemp("broker")) as broker:
-        client = {"bootstrap.servers": broker.bootstrap_servers}
-        specs = topic_specs(partitions=2, pipelines=[], retention_seconds=3600, retention_bytes_per_partition=10**8)
-        create_topics(client, specs, replication_factor=1)
-        yield client
+def client(session_broker: LocalBroker) -> dict[str, Any]:
+    client = {"bootstrap.servers": session_broker.bootstrap_servers}
+    specs = topic_specs(partitions=2, pipelines=[], retention_seconds=3600, retention_bytes_per_partition=10**8)
+    create_topics(client, specs, replication_factor=1)
+    return client
 
 
 _numbers = itertools.count()
@@ -198,7 +197,7 @@ def warehouse(tmp_path: Path) -> CatalogConfig:
 @pytest.fixture
 def make_rows(client: dict[str, Any], warehouse: CatalogConfig) -> Callable[..., Rows]:
     def make(schema: RowSchema | None = SCHEMA, **topic_config: str) -> Rows:
-        pipeline = f"p{next(_numbers)}"
+        pipeline = f"faults-{next(_numbers)}"
         create_topics(client, [TopicSpec(rows_topic(pipeline), PARTITIONS, topic_config)], replication_factor=1)
         rows = Rows(client, pipeline, warehouse)
         if schema is not None:

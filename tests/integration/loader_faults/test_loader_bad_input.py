@@ -109,7 +109,7 @@ def test_profile_the_table_cannot_take_lets_rows_wait_until_it_is_mended(
     other.wait()
     other.assert_complete()
     assert len(rows.keys()) == 5
-    assert "people is long in the table and STRING" in loader.events("rows_wait")[0]["error"]
+    assert "people is long in the table and STRING" in loader.events("table_refused")[0]["error"]
     rows.profile(WITH_DOGS)
     rows.wait()
     rows.assert_complete()
@@ -122,25 +122,6 @@ def delete_before(client: dict[str, Any], topic: str, offset: int) -> None:
     places = admin.delete_records([TopicPartition(topic, 0, offset)])
     for future in places.values():
         future.result(20)
-
-
-def test_rows_deleted_before_they_were_loaded_are_counted(
-    client: dict[str, Any], make_rows: Callable[..., Rows], make_loader: Callable[..., LoaderProcess]
-) -> None:
-    rows = make_rows()
-    loader = make_loader(rows)
-    rows.send(range(10))
-    rows.wait()
-    loader.kill()
-    rows.send(range(10, 40))
-    delete_before(client, rows.topic, 25)
-    loader.start()
-    rows.sent = [(stream, number) for stream, number in rows.sent if not 10 <= number < 25]
-    rows.wait()
-    rows.assert_complete()
-    assert loader.metric("skyscraper_loader_lost_rows_total") == 15
-    (event,) = loader.events("rows_lost_to_retention")
-    assert (event["offsets"], event["first"], event["next"]) == (15, 10, 25)
 
 
 @pytest.mark.timeout(180)

@@ -67,27 +67,6 @@ def test_two_loaders_share_partitions_and_one_leaves(
 
 
 @pytest.mark.timeout(180)
-def test_zombie_wakes_up_after_its_partitions_went_to_another(
-    make_rows: Callable[..., Rows], make_loader: Callable[..., LoaderProcess]
-) -> None:
-    """Stopped with rows in its hands, thought dead, and continued: what it holds is never committed a second time."""
-    rows = make_rows()
-    zombie = make_loader(rows, instance="a", commit_interval_seconds=2.0)
-    rows.send(range(50))
-    rows.wait()
-    rows.send(range(50, 100))
-    time.sleep(1.0)
-    zombie.signal(signal.SIGSTOP)
-    make_loader(rows, instance="b")
-    rows.wait(seconds=60)
-    zombie.signal(signal.SIGCONT)
-    rows.send(range(100, 200))
-    rows.wait()
-    rows.assert_complete()
-    assert zombie.running
-
-
-@pytest.mark.timeout(180)
 def test_two_groups_on_the_same_table(
     make_rows: Callable[..., Rows], make_loader: Callable[..., LoaderProcess]
 ) -> None:
@@ -101,20 +80,6 @@ def test_two_groups_on_the_same_table(
     rows.assert_complete()
     assert sum(one.metric("skyscraper_loader_rewinds_total{") for one in loaders) > 0
     assert all(one.running for one in loaders)
-
-
-def test_terminated_loader_commits_what_it_holds(
-    make_rows: Callable[..., Rows], make_loader: Callable[..., LoaderProcess]
-) -> None:
-    rows = make_rows()
-    loader = make_loader(rows, commit_interval_seconds=60.0)
-    rows.send(range(10))
-    eventually(lambda: loader.metric("skyscraper_loader_lag_rows") == 0 and bool(loader.events("partitions_assigned")))
-    time.sleep(4)
-    assert rows.keys() == []
-    loader.signal(signal.SIGTERM)
-    assert loader.wait() == 0
-    rows.assert_complete()
 
 
 def test_aborted_transactions_are_no_rows(
@@ -177,8 +142,8 @@ def test_topic_made_anew_is_not_mixed_with_the_old_one(
     other.assert_complete()
     assert rows.keys() == []
     assert loader.metric('skyscraper_loader_waiting_pipelines{reason="topic"}') == 1
-    assert "topic ends at 10" in loader.events("rows_wait")[0]["error"]
-    assert len(loader.events("rows_wait")) == 1
+    assert "topic ends at 10" in loader.events("table_refused")[0]["error"]
+    assert len(loader.events("table_refused")) == 1
 
 
 def test_pipeline_and_topic_that_come_later_are_found(

@@ -52,9 +52,6 @@ class DecoderConfig(ServiceConfig):
     uncommitted_segments: int = Field(
         16, ge=1, description="Finished segments per stream that may wait for a transaction before the stream pauses."
     )
-    retention_margin_seconds: float = Field(
-        60.0, ge=0, description="Subtracted from headroom: Kafka deletes in whole log segments and not to the second."
-    )
 
     @model_validator(mode="after")
     def _commit_fits_the_transaction(self) -> DecoderConfig:

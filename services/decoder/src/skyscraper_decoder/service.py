@@ -16,6 +16,7 @@ from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import observe
+from skyscraper_decoder.backlog import BacklogMeter, read_retention
 from skyscraper_decoder.commit import Committer
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.directory import Directory
@@ -43,6 +44,7 @@ class Decoder:
             cleanup.callback(self._streams.close)
             self._streams.start(deadline_seconds=_START_SECONDS)
             self._directory = Directory(self._streams, config.default_pipeline)
+            self._backlog = BacklogMeter(read_retention(client))
             self._channel = open_channel(config.inference.target)
             cleanup.callback(self._channel.close)
             self._committer = Committer(
@@ -63,6 +65,7 @@ class Decoder:
                 self.last_turn = time.monotonic()
                 if self.last_turn - self._last_commit >= self._config.commit_interval_seconds:
                     self._commit()
+                    self._backlog.export(self._ownership.consumer, list(self._ownership.lanes), datetime.now(UTC))
             self._commit()
         finally:
             self._cleanup.close()
@@ -80,6 +83,7 @@ class Decoder:
             return
         for partition, lane_outcomes in finished.items():
             self._ownership.lanes[partition].committed(len(lane_outcomes))
+        self._backlog.committed(outcomes)
         observe.committed(outcomes, now=datetime.now(UTC))
 
     def _open_lane(self, partition: int, next_offset: int, states: Sequence[state_pb2.OperatorState]) -> Lane:

@@ -235,6 +235,10 @@ class Loader:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         places = []
         for topic in {place.topic for place in assigned}:
+            if topic not in self._loadings:
+                # A static member that comes back is first given what it had before; without a table it stays unread.
+                log.warning("assignment_without_table", topic=topic)
+                continue
             partitions = [place.partition for place in assigned if place.topic == topic]
             places += self._places(topic, partitions)
             self._rebalanced.add(topic)
@@ -243,11 +247,12 @@ class Loader:
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         # The next owner reads on from the table: what is committed now, it need not read again.
-        for topic in {place.topic for place in revoked}:
+        for topic in {place.topic for place in revoked} & self._loadings.keys():
             self._commit_topic(topic)
         self._on_lost(consumer, revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        lost = [place for place in lost if place.topic in self._loadings]
         # They may come back, and must not be paused then.
         consumer.resume(lost)
         consumer.incremental_unassign(lost)
@@ -306,7 +311,7 @@ class Loader:
         """A refused profile goes before other reasons: only a newer profile ends it."""
         if self._waiting.get(pipeline) in (reason, "schema"):
             return
-        log.error("rows_wait", pipeline=pipeline, reason=reason, error=why)
+        log.error("table_refused", pipeline=pipeline, reason=reason, error=why)
         self._waiting[pipeline] = reason
 
     def _count_loss(self, topic: str, partition: int, start: int, low: int) -> None:

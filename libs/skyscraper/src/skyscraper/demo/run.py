@@ -246,7 +246,9 @@ def _print_summary(result: DemoResult, stack: Stack, console: Console) -> None:
     )
     console.print(f"picture: {result.picture}")
     console.print("try next:")
-    console.print(f'  skyscraper query --warehouse {stack.catalog.warehouse_path} "{_NEXT_QUERY}"', soft_wrap=True)
+    console.print(
+        f'  uv run skyscraper query --warehouse {stack.catalog.warehouse_path} "{_NEXT_QUERY}"', soft_wrap=True
+    )
 
 
 def _read_rows(stack: Stack, watch: Watch) -> list[Message]:

@@ -67,9 +67,9 @@ class Stack:
         self._inference_port = free_ports(1)[0]
 
     @property
-    def client(self) -> dict[str, str]:
-        """librdkafka's settings to reach the broker."""
-        return {"bootstrap.servers": self.broker.bootstrap_servers}
+    def client(self) -> dict[str, Any]:
+        """librdkafka's settings to reach the broker, silent about its comings and goings: we cause them."""
+        return {"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 2}
 
     def __enter__(self) -> Stack:
         return self

@@ -61,16 +61,23 @@ class RowTable:
 
     def adopt(self, schema: RowSchema) -> None:
         """Evolve the table to a newer schema. Raises LakehouseError where that cannot be; nothing is changed then."""
-        with lakehouse_faults(self._name):
-            self.table.refresh()
-            change = evolution(schema, self.table.schema())
-            if change.add or change.relax:
-                with self.table.update_schema() as update:
-                    for column in change.add:
-                        update.add_column(column.name, iceberg_type(column), doc=column.description)
-                    for name in change.relax:
-                        update.make_column_optional(name)
-        self.columns = table_columns(schema)
+        for attempt in range(_COMMIT_TRIES):
+            with lakehouse_faults(self._name):
+                self.table.refresh()
+                change = evolution(schema, self.table.schema())
+                if not change.add and not change.relax:
+                    self.columns = table_columns(schema)
+                    return
+                try:
+                    with self.table.update_schema() as update:
+                        for column in change.add:
+                            update.add_column(column.name, iceberg_type(column), doc=column.description)
+                        for name in change.relax:
+                            update.make_column_optional(name)
+                except CommitFailedException:
+                    # Another loader appended, or made the same change, in the same moment.
+                    time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311
+        raise LakehouseBusy(f"{self._name}: its schema cannot be changed for other writers' commits")
 
     def offsets(self) -> dict[int, int]:
         """By partition of the rows topic, the offset that follows the last row in the table. Reads the catalog.

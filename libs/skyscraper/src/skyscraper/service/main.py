@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -24,6 +27,8 @@ C = TypeVar("C", bound=ServiceConfig)
 
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
+# As shells count: 128 and the signal's number.
+_SIGNALLED = 128
 
 _FIRST_RESTART_SECONDS = 0.5
 _LAST_RESTART_SECONDS = 10.0
@@ -57,17 +62,8 @@ def run_service(
     configure_logs(name, log_format=config.log_format, level=config.log_level)
     log = structlog.get_logger()
     stop = threading.Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     try:
-        with Health(config.metrics.host, config.metrics.port) as health:
+        with _stop_on_signals(stop), Health(config.metrics.host, config.metrics.port) as health:
             log.info("starting", instance=config.instance, metrics_port=health.port)
             _serve_until_stopped(config, health, stop, serve)
     except ConfigError as error:
@@ -78,6 +74,42 @@ def run_service(
         return EXIT_FAILED
     log.info("stopped")
     return 0
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; a second one ends the process at once.
+
+    A Python signal handler runs in the main thread only, and nothing wakes that thread from a wait without a deadline
+    where the kernel gave the signal to another thread (seen with gRPC's threads: SIGTERM went unheard in every other
+    run). The wake-up file is written by whichever thread got the signal.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        while number := reader.recv(1):
+            if stop.is_set():
+                os._exit(_SIGNALLED + number[0])
+            stop.set()
+
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writer.close()
+        thread.join(timeout=1.0)
+        reader.close()
+
+
+def _ignore(_: int, __: FrameType | None) -> None:
+    """With a handler in Python the wake-up file is written."""
 
 
 def _serve_until_stopped(

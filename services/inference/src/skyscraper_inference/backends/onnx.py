@@ -41,7 +41,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # Fatal only: what a client's input breaks is raised and answered, and the log of a service is JSON.
+        options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=list(execution_providers))
         except Exception as error:

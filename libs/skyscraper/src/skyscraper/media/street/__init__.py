@@ -2,6 +2,7 @@
 
 People cut from a real clip walk their real paths over the clip's empty street, at a chosen density. The light (day,
 dusk, night) is simulated: gamma, dimming and sensor noise; it has no headlights and no shadows.
+In the vehicle scene the clip's one parked van drives away up the road; its path, speeds and paints are simulated too.
 """
 
 from skyscraper.media.street.clip import Clip, cached_clip, load_truth

@@ -15,13 +15,13 @@ import numpy as np
 
 from skyscraper.media.street.render import FrameTruth, Street, TruthObject
 from skyscraper.media.street.spec import StreetSpec
-from skyscraper.media.street.sprites import ASSET
+from skyscraper.media.street.sprites import asset_path
 from skyscraper.paths import cache_dir
 
 # Raise it when rendering changes, so that no clip of an older look is taken from the cache.
 _RENDERER = 1
 # What a camera's own encoder is like: fast, no frames that wait for later ones.
-_ENCODER = {"preset": "superfast", "tune": "zerolatency", "crf": "26"}
+ENCODER = {"preset": "superfast", "tune": "zerolatency", "crf": "26"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _render(spec: StreetSpec, clip: Clip) -> None:
         stream = container.add_stream(
             "libx264",
             rate=spec.fps,
-            options={**_ENCODER, "g": str(round(spec.gop_seconds * spec.fps)), "sc_threshold": "0"},
+            options={**ENCODER, "g": str(round(spec.gop_seconds * spec.fps)), "sc_threshold": "0"},
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
@@ -86,10 +86,11 @@ def _render(spec: StreetSpec, clip: Clip) -> None:
 
 
 def _paths(folder: Path, spec: StreetSpec) -> Clip:
-    described = json.dumps([_RENDERER, _ENCODER, asdict(spec), _asset_digest()], sort_keys=True)
+    described = json.dumps([_RENDERER, ENCODER, asdict(spec), _asset_digest(spec.scene)], sort_keys=True)
     name = f"{spec.scene}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     return Clip(folder / f"{name}.ts", folder / f"{name}.truth.jsonl")
 
 
-def _asset_digest() -> str:
-    return hashlib.sha256(ASSET.read_bytes()).hexdigest()
+def _asset_digest(scene: str) -> str:
+    files = (asset_path("people"), asset_path(scene))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

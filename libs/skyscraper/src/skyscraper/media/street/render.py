@@ -49,7 +49,7 @@ class FrameTruth:
 
 @dataclass(frozen=True)
 class _Walk:
-    """One person's way through the scene."""
+    """One person's, or vehicle's, way through the scene."""
 
     id: int
     sprite: Sprite
@@ -63,7 +63,7 @@ class Street:
 
     def __init__(self, spec: StreetSpec, *, period_frames: int | None = None, material: Material | None = None) -> None:
         self._spec = spec
-        self._material = material or load_material()
+        self._material = material or load_material(spec.scene)
         self._period = period_frames
         self._curve = DayCurve(spec.seed) if spec.light == "curve" else None
         self._longest = max(len(sprite) for sprite in self._material.sprites)
@@ -84,13 +84,17 @@ class Street:
         walks = self._walks(number)
         drawn = [_draw(image, owners, index, walk, number - walk.first_frame) for index, walk in enumerate(walks, 1)]
         objects = tuple(
-            TruthObject(walk.id, "person", box, _visible_share(owners, index, box, area))
+            TruthObject(walk.id, self._material.label, box, _visible_share(owners, index, box, area))
             for index, (walk, found) in enumerate(zip(walks, drawn, strict=True), 1)
             if found is not None
             for box, area in [found]
         )
         self._light(image, number)
-        return image, FrameTruth(number, number / self._spec.fps, objects)
+        parked = tuple(
+            TruthObject(-1 - index, self._material.label, box, _visible_share(owners, 0, box, _area(box)))
+            for index, box in enumerate(self._material.parked)
+        )
+        return image, FrameTruth(number, number / self._spec.fps, (*parked, *objects))
 
     def _walks(self, number: int) -> list[_Walk]:
         """Everybody in view, farthest first: who stands lower in the picture is nearer."""
@@ -179,6 +183,10 @@ def _draw(
 def _visible_share(owners: NDArray[np.uint8], index: int, box: tuple[float, float, float, float], area: int) -> float:
     x_min, y_min, x_max, y_max = (int(edge) for edge in box)
     return float(np.count_nonzero(owners[y_min:y_max, x_min:x_max] == index)) / area
+
+
+def _area(box: tuple[float, float, float, float]) -> int:
+    return int((box[2] - box[0]) * (box[3] - box[1]))
 
 
 def _feet(walk: _Walk, number: int) -> int:

@@ -10,6 +10,7 @@ from skyscraper.errors import ConfigError
 
 SCHEME = "street:"
 Light = Literal["day", "dusk", "night", "curve"]
+SCENES = ("people", "vehicles")
 LIGHTS: tuple[Light, ...] = ("day", "dusk", "night", "curve")
 # More people than this hide each other on 768 x 576 pixels.
 MAX_DENSITY = 40.0
@@ -23,7 +24,7 @@ class StreetSpec:
     scene: str = "people"
     seed: int = 0
     density: float = 4.0
-    """People in view at once, on average."""
+    """People, or moving vehicles, in view at once, on average."""
     light: Light = "day"
     seconds: int = 60
     """Length of the clip that is looped."""
@@ -48,8 +49,8 @@ class StreetSpec:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"street camera: {name} is {value:g}, it must be from {low:g} to {high:g}")
-        if self.scene != "people":
-            raise ConfigError(f"street camera: scene {self.scene!r} is not known; there is: people")
+        if self.scene not in SCENES:
+            raise ConfigError(f"street camera: scene {self.scene!r} is not known; there are: {', '.join(SCENES)}")
         if self.light not in LIGHTS:
             raise ConfigError(f"street camera: light {self.light!r} is not known; there are: {', '.join(LIGHTS)}")
 

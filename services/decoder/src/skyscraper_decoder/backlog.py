@@ -1,0 +1,85 @@
+"""How far behind each stream is, and how long retention still waits for it: exported, and alerted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from skyscraper.bus import topics
+from skyscraper.bus.errors import BusTimeout
+from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
+
+from skyscraper_decoder import metrics
+from skyscraper_decoder.outcome import Outcome
+
+_REQUEST_SECONDS = 10.0
+# How much the newest segment counts in a stream's mean segment size: about the last ten.
+_NEWEST_SHARE = 0.1
+
+
+def read_retention(client: Mapping[str, Any]) -> Retention:
+    """The buffer's limits as Kafka has them. Raises BusTimeout."""
+    resource = ConfigResource(ResourceType.TOPIC, topics.SEGMENTS)
+    # The handle must outlive its answer: an AdminClient that is dropped takes its requests with it.
+    admin = AdminClient(dict(client))
+    try:
+        settings = admin.describe_configs([resource])[resource].result(_REQUEST_SECONDS)
+    except (KafkaException, TimeoutError) as error:
+        raise BusTimeout(f"the retention of {topics.SEGMENTS} cannot be read: {error}") from error
+    milliseconds, size = (int(settings[name].value) for name in ("retention.ms", "retention.bytes"))
+    return Retention(milliseconds / 1000 if milliseconds >= 0 else None, size if size >= 0 else None)
+
+
+@dataclass
+class _Stream:
+    stream_id: str
+    next_offset: int
+    published_time: datetime
+    segment_bytes: float
+    segment_seconds: float
+
+
+class BacklogMeter:
+    """Learns from commits, asks the consumer's cached watermarks. One thread."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+        self._streams: dict[int, _Stream] = {}
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            report = outcome.report
+            if not report.stream_id or not report.segment_bytes:
+                continue
+            before = self._streams.get(outcome.partition)
+            share = 1.0 if before is None or before.stream_id != report.stream_id else _NEWEST_SHARE
+            old_bytes, old_seconds = (before.segment_bytes, before.segment_seconds) if before else (0.0, 0.0)
+            self._streams[outcome.partition] = _Stream(
+                report.stream_id,
+                outcome.next_offset,
+                report.published_time.ToDatetime(UTC),
+                old_bytes + share * (report.segment_bytes - old_bytes),
+                old_seconds + share * (report.duration_seconds - old_seconds),
+            )
+
+    def export(self, consumer: Consumer, partitions: Sequence[int], now: datetime) -> None:
+        """Set the gauges of the owned partitions; those of lost ones go with their new owner."""
+        for partition in [one for one in self._streams if one not in partitions]:
+            stream = self._streams.pop(partition)
+            metrics.BACKLOG_SEGMENTS.remove(stream.stream_id)
+            metrics.HEADROOM_SECONDS.remove(stream.stream_id)
+        for partition, stream in self._streams.items():
+            _, high = consumer.get_watermark_offsets(TopicPartition(topics.SEGMENTS, partition), cached=True)
+            waiting = max(0, high - stream.next_offset)
+            # The oldest waiting segment was published one segment after the last that was committed.
+            age = (now - stream.published_time).total_seconds() - stream.segment_seconds if waiting else 0.0
+            rate = stream.segment_bytes / stream.segment_seconds if stream.segment_seconds > 0 else 0.0
+            backlog = Backlog(max(0.0, age), int(waiting * stream.segment_bytes), rate)
+            metrics.BACKLOG_SEGMENTS.labels(stream.stream_id).set(waiting)
+            metrics.HEADROOM_SECONDS.labels(stream.stream_id).set(headroom_seconds(backlog, self._retention))
