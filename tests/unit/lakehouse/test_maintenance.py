@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from skyscraper.lakehouse.maintenance import (
+from skyscraper.lakehouse.merging import (
     MAXIMUM_REWRITE_BYTES,
-    MINIMUM_SMALL_FILES,
-    TARGET_FILE_BYTES,
+    MERGE_FILES,
+    SMALL_FILE_BYTES,
     SmallFile,
     choose_merge,
 )
 
 files = st.lists(
-    st.builds(SmallFile, st.uuids().map(str), st.sampled_from(["mon", "tue"]), st.integers(1, 2 * TARGET_FILE_BYTES)),
+    st.builds(SmallFile, st.uuids().map(str), st.sampled_from(["mon", "tue"]), st.integers(1, 4 * SMALL_FILE_BYTES)),
     max_size=80,
 )
 
@@ -26,13 +26,13 @@ def small(count: int, partition: str = "mon", size: int = 1000) -> list[SmallFil
 def test_a_merge_is_of_one_partition_small_and_fits_memory(present: list[SmallFile]) -> None:
     chosen = choose_merge(present)
     assert len({file.partition for file in chosen}) <= 1
-    assert all(file.size_bytes < TARGET_FILE_BYTES // 2 for file in chosen)
+    assert all(file.size_bytes < SMALL_FILE_BYTES for file in chosen)
     assert sum(file.size_bytes for file in chosen) <= MAXIMUM_REWRITE_BYTES
     assert set(chosen) <= set(present)
 
 
 def test_few_files_are_left_alone() -> None:
-    assert choose_merge(small(MINIMUM_SMALL_FILES - 1)) == []
+    assert choose_merge(small(MERGE_FILES - 1)) == []
 
 
 def test_the_day_with_most_small_files_comes_first() -> None:
@@ -49,4 +49,4 @@ def test_merging_again_and_again_comes_to_an_end() -> None:
             break
         merged = SmallFile("merged", "mon", sum(file.size_bytes for file in chosen))
         present = [file for file in present if file not in chosen] + [merged]
-    assert len(present) < MINIMUM_SMALL_FILES
+    assert len(present) < MERGE_FILES

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from skyscraper_loader.batch import Batch
 
-LIMITS = {"interval_seconds": 1.0, "max_rows": 10, "max_bytes": 1000}
-
 
 def test_an_empty_batch_is_never_due() -> None:
-    assert not Batch().is_due(1e9, interval_seconds=1.0, max_rows=10, max_bytes=1000)
+    assert not Batch().is_due(1e9, interval_seconds=1.0, idle_seconds=1.0)
+    assert not Batch().is_full(max_messages=1, max_bytes=1)
 
 
-def test_it_is_due_by_age_rows_or_bytes() -> None:
+def test_it_is_due_by_age() -> None:
     batch = Batch()
     batch.add(0, 5, {"a": 1}, 10, now=100.0)
-    assert not batch.is_due(100.5, interval_seconds=1.0, max_rows=10, max_bytes=1000)
-    assert batch.is_due(101.0, interval_seconds=1.0, max_rows=10, max_bytes=1000)
-    assert batch.is_due(100.0, interval_seconds=1.0, max_rows=1, max_bytes=1000)
-    assert batch.is_due(100.0, interval_seconds=1.0, max_rows=10, max_bytes=10)
+    assert not batch.is_due(100.5, interval_seconds=1.0, idle_seconds=60.0)
+    assert batch.is_due(101.0, interval_seconds=1.0, idle_seconds=60.0)
 
 
 def test_a_rejected_message_moves_the_offset_only() -> None:

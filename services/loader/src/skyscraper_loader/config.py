@@ -15,9 +15,11 @@ class MaintenanceConfig(Settings):
     interval_seconds: float = Field(
         60.0, gt=0, description="How often small files are merged and old snapshots forgotten."
     )
-    keep_snapshots_seconds: float = Field(600.0, gt=0, description="How far back a table can be read as it was.")
+    keep_snapshots_seconds: float = Field(
+        600.0, gt=0, description="How long a snapshot is kept after it was replaced; longer than any query takes."
+    )
     delete_after_seconds: float = Field(
-        900.0, gt=0, description="Age at which unreferenced files are deleted; longer than any query and any commit."
+        900.0, gt=0, description="Age at which unreferenced files are deleted; longer than any commit takes."
     )
 
 
@@ -36,9 +38,13 @@ class LoaderConfig(ServiceConfig):
     commit_interval_seconds: float = Field(
         1.0, gt=0, description="Longest time a row waits for its Iceberg commit; shorter means more small files."
     )
-    max_rows: int = Field(200_000, ge=1, description="Rows that force a commit before the interval is over.")
+    max_rows: int = Field(
+        200_000, ge=1, description="Messages that force a commit before the interval is over; no more are held."
+    )
     max_bytes: int = Field(
-        64 * 1024 * 1024, gt=0, description="JSON bytes that force a commit before the interval is over."
+        64 * 1024 * 1024,
+        gt=0,
+        description="JSON bytes that force a commit before the interval is over; no more are held.",
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="How the tables are kept small."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ log = structlog.get_logger()
 
 _FLUSH_SECONDS = 30.0
 _DETAIL_CHARACTERS = 500
+# Key and headers must fit beside the value.
+_MAX_VALUE_BYTES = topics.MAX_SEGMENT_BYTES
+_MAX_KEY_BYTES = 1024
+# One line per fault tells the story; a producer that writes only garbage must not fill the log.
+_LOG_SECONDS = 1.0
 
 
 class Rejects:
@@ -25,41 +31,57 @@ class Rejects:
 
     def __init__(self, client: Mapping[str, Any]) -> None:
         self._producer = Producer({**client, "enable.idempotence": True, "message.max.bytes": topics.MAX_MESSAGE_BYTES})
-        self._failed: list[str] = []
-        self._open = False
+        # Bounded by the batch that they belong to. Kept until Kafka has them: a delivery may fail long after `add`.
+        self._open: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._failed: dict[tuple[str, int, int], str] = {}
+        self._next_log = 0.0
 
     def add(self, message: Message, error: BadRow) -> None:
+        place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
         metrics.REJECTED.labels(error.reason).inc()
-        log.warning(
-            "row_rejected", topic=message.topic(), offset=message.offset(), reason=error.reason, error=str(error)
-        )
+        if time.monotonic() >= self._next_log:
+            self._next_log = time.monotonic() + _LOG_SECONDS
+            log.warning("row_rejected", topic=place[0], offset=place[2], reason=error.reason, error=str(error))
+        value = message.value() or b""
         told = {
             "sky_reason": error.reason,
             "sky_detail": str(error)[:_DETAIL_CHARACTERS],
-            "sky_topic": message.topic() or "",
-            "sky_partition": str(message.partition()),
-            "sky_offset": str(message.offset()),
+            "sky_topic": place[0],
+            "sky_partition": str(place[1]),
+            "sky_offset": str(place[2]),
         }
-        self._open = True
-        self._producer.produce(
-            topics.DEAD_LETTERS,
-            value=message.value() or b"",
-            key=message.key() or b"",
-            headers=[(name, text.encode()) for name, text in told.items()],
-            on_delivery=self._delivered,
-        )
-        self._producer.poll(0)
+        if len(value) > _MAX_VALUE_BYTES:
+            told["sky_value_bytes"] = str(len(value))
+        self._open[place] = {
+            "value": value[:_MAX_VALUE_BYTES],
+            "key": (message.key() or b"")[:_MAX_KEY_BYTES],
+            "headers": [(name, text.encode()) for name, text in told.items()],
+        }
+        self._send(place)
 
     def flush(self) -> None:
-        """Raises BusTimeout where Kafka has not taken all of them."""
+        """Raises BusTimeout where Kafka has not taken all of them; the next call sends them again."""
         if not self._open:
             return
-        waiting = self._producer.flush(_FLUSH_SECONDS)
-        if waiting or self._failed:
-            reason = self._failed.pop() if self._failed else "no answer"
-            raise BusTimeout(f"rejected rows cannot be written to {topics.DEAD_LETTERS}: {reason}")
-        self._open = False
+        for place in list(self._failed):
+            del self._failed[place]
+            if place in self._open:
+                self._send(place)
+        self._producer.flush(_FLUSH_SECONDS)
+        if self._open:
+            reason = next(iter(self._failed.values()), "no answer")
+            raise BusTimeout(f"{len(self._open)} rejected rows cannot be written to {topics.DEAD_LETTERS}: {reason}")
 
-    def _delivered(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            self._failed.append(error.str())
+    def _send(self, place: tuple[str, int, int]) -> None:
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is None:
+                self._open.pop(place, None)
+            elif place in self._open:
+                self._failed[place] = error.str()
+
+        try:
+            self._producer.produce(topics.DEAD_LETTERS, **self._open[place], on_delivery=delivered)
+        except BufferError:
+            # The producer's queue is full: `flush` tries again, when it has drained.
+            self._failed[place] = "the producer's queue is full"
+        self._producer.poll(0)

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError
 
-from skyscraper.lakehouse.errors import LakehouseError
+from skyscraper.lakehouse.errors import LakehouseBusy, LakehouseError
 from skyscraper.service.config import Settings
 
 
@@ -26,7 +26,7 @@ class CatalogConfig(Settings):
 
 
 def open_catalog(config: CatalogConfig) -> Catalog:
-    """The catalog, with its namespace. Raises LakehouseError."""
+    """The catalog, with its namespace. Raises LakehouseError, and LakehouseBusy where the catalog does not answer."""
     properties = {name: value.get_secret_value() for name, value in config.properties.items()}
     if config.warehouse_path is not None:
         folder = config.warehouse_path.expanduser().resolve()
@@ -43,7 +43,15 @@ def open_catalog(config: CatalogConfig) -> Catalog:
     except NamespaceAlreadyExistsError:
         # Another loader made it in the same moment.
         return catalog
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised again below, without the cause, which quotes secrets
         # Every catalog raises its own library's errors (SQLAlchemy, HTTP, cloud SDKs).
-        raise LakehouseError(f"the Iceberg catalog cannot be opened: {error}") from error
+        raise LakehouseBusy(f"the Iceberg catalog cannot be opened: {_without_secrets(error, config)}") from None
     return catalog
+
+
+def _without_secrets(error: Exception, config: CatalogConfig) -> str:
+    """Libraries quote the address they could not use, with the password in it."""
+    text = f"{type(error).__name__}: {error}"
+    for value in config.properties.values():
+        text = text.replace(value.get_secret_value(), "***")
+    return text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -65,24 +67,36 @@ def iceberg_schema(schema: RowSchema) -> Schema:
     )
 
 
-def missing_columns(schema: RowSchema, table: Schema) -> list[Column]:
-    """Columns the table lacks. Raises LakehouseError where the table cannot take the schema's rows."""
-    missing = []
-    for column in table_columns(schema):
-        field = next((field for field in table.fields if field.name == column.name), None)
-        if field is None:
-            if not column.nullable:
-                raise LakehouseError(
-                    f"column {column.name} is new and not nullable: old rows have no value for it; make it nullable, "
-                    "or give the pipeline another name"
-                )
-            missing.append(column)
-        elif field.field_type != _ICEBERG[column.type]:
+@dataclass(frozen=True)
+class Evolution:
+    """What a table needs before it can take a schema's rows."""
+
+    add: tuple[Column, ...] = ()
+    """Columns that the table lacks."""
+    relax: tuple[str, ...] = ()
+    """Columns that may be null from now on."""
+
+
+def evolution(schema: RowSchema, table: Schema) -> Evolution:
+    """Raises LakehouseError where the table cannot take the schema's rows."""
+    columns = {column.name: column for column in table_columns(schema)}
+    fields = {field.name: field for field in table.fields}
+    for name, column in columns.items():
+        if name not in fields and not column.nullable:
             raise LakehouseError(
-                f"column {column.name} is {field.field_type} in the table and {column.type.name} in the pipeline; "
+                f"column {name} is new and not nullable: old rows have no value for it; make it nullable, "
+                "or give the pipeline another name"
+            )
+        if name in fields and fields[name].field_type != _ICEBERG[column.type]:
+            raise LakehouseError(
+                f"column {name} is {fields[name].field_type} in the table and {column.type.name} in the pipeline; "
                 "give it another name"
             )
-    return missing
+    # A column that the pipeline no longer has stays in the table, for its old rows.
+    relax = [
+        name for name, field in fields.items() if field.required and (name not in columns or columns[name].nullable)
+    ]
+    return Evolution(tuple(column for name, column in columns.items() if name not in fields), tuple(relax))
 
 
 def iceberg_type(column: Column) -> IcebergType:
@@ -95,8 +109,8 @@ def parse_row(value: bytes | None, columns: Sequence[Column]) -> tuple[dict[str,
     Raises BadRow: `not_json`, `no_identity`, `missing_column` or `wrong_type`.
     """
     try:
-        fields = json.loads(value or b"")
-    except ValueError as error:
+        fields = json.loads(value or b"", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise BadRow("not_json", f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise BadRow("not_json", f"a row is a JSON object, this is {type(fields).__name__}")
@@ -116,15 +130,52 @@ def _checked(column: Column, value: object) -> object:
         reason = "no_identity" if column in IDENTITY else "missing_column"
         raise BadRow(reason, f"column {column.name} has no value")
     if not isinstance(value, _PYTHON[column.type]) or (isinstance(value, bool) and column.type is not ColumnType.BOOL):
-        raise BadRow("wrong_type", f"column {column.name} wants {column.type.name}, got {value!r:.80}")
-    if isinstance(value, int) and column.type is ColumnType.INT64 and not -(2**63) <= value < 2**63:
-        raise BadRow("wrong_type", f"column {column.name}: {value} does not fit 64 bits")
-    if isinstance(value, str) and column.type is ColumnType.TIMESTAMP:
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise BadRow("wrong_type", f"column {column.name}: {value!r:.80} is not a time (RFC 3339)") from error
-        if time.tzinfo is None:
-            raise BadRow("wrong_type", f"column {column.name}: {value!r:.80} has no time zone")
-        return time
+        raise _wrong(column, value, f"wants {column.type.name}")
+    try:
+        return _CONVERSIONS[column.type](value)
+    except (ValueError, OverflowError) as error:
+        raise _wrong(column, value, str(error)) from error
+
+
+def _wrong(column: Column, value: object, why: str) -> BadRow:
+    # ascii: what is logged and sent on must be text that every encoding takes.
+    return BadRow("wrong_type", f"column {column.name}: {ascii(value):.80}: {why:.200}")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is JavaScript, not JSON")
+
+
+def _text(value: str) -> str:
+    # JSON can spell half of a surrogate pair, UTF-8 (and so Parquet) cannot.
+    value.encode()
     return value
+
+
+def _int64(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise OverflowError("does not fit 64 bits")
+    return value
+
+
+def _float64(value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise OverflowError("does not fit a 64-bit float")
+    return number
+
+
+def _time(value: str) -> datetime:
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("has no time zone")
+    return time.astimezone(UTC)
+
+
+_CONVERSIONS: dict[ColumnType, Callable[[Any], object]] = {
+    ColumnType.STRING: _text,
+    ColumnType.INT64: _int64,
+    ColumnType.FLOAT64: _float64,
+    ColumnType.BOOL: bool,
+    ColumnType.TIMESTAMP: _time,
+}
