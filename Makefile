@@ -34,7 +34,7 @@ check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
 	@$(UV) run --no-sync pytest -q tests/unit
 
 test: setup models check ## Everything, against a real broker
-	@$(UV) run --no-sync pytest tests/integration tests/chaos tests/docs
+	@$(UV) run --no-sync pytest tests/integration tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@cd proto && $(UV) run --no-sync --project .. python -m grpc_tools.protoc -I . \
