@@ -44,7 +44,8 @@ def read_compacted(
             if clock() >= deadline:
                 raise BusTimeout(
                     f"reading {topic} partitions {sorted(ends)} to their ends took longer than {deadline_seconds:g} s; "
-                    "a transaction that was left open holds readers up until it times out"
+                    "a transaction that was left open holds readers up until it times out (if it never does, see "
+                    "`kafka-transactions.sh find-hanging`)"
                 )
             message = consumer.poll(_POLL_SECONDS)
             if message is not None:

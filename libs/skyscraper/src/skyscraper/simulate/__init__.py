@@ -1,0 +1,1 @@
+"""Trace-driven simulation of controllers: the same decisions as the services take, over recorded truth."""
