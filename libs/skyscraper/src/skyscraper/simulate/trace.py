@@ -21,9 +21,9 @@ _REQUIRED = ("quality", "work_core_seconds", "segment_bytes", "segment_seconds",
 class Trace:
     """One stream: T segments, K configurations (from cheapest), F features.
 
-    quality [T,K] ≥ 0, any unit; work_core_seconds [T,K] > 0, CPU time of one segment; segment_bytes [T]; features [T,F],
-    known before a segment is processed; burst_usd [K] and burst_seconds [K] where configurations may run on burst
-    machines (price and round trip of one segment), else None.
+    quality [T,K] ≥ 0, any unit; work_core_seconds [T,K] > 0, CPU time of one segment; segment_bytes [T];
+    features [T,F], known before a segment is processed; burst_usd [K] and burst_seconds [K] where configurations may
+    run on burst machines (price and round trip of one segment), else None.
     """
 
     name: str
