@@ -1,0 +1,94 @@
+"""The simulated pool: segments arrive, wait, are worked off in order of arrival, and are lost when they waited too long.
+
+All streams share the pool. Their segments of one round arrive together and are served in the order of the streams;
+a segment that takes w core-seconds holds the pool for w / cores. On a burst machine it takes nothing of the pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class World(NamedTuple):
+    """What happens, whatever is decided. T rounds, N streams, K configurations, O options (placements included)."""
+
+    quality: Floats  # [T,N,K]
+    work: Floats  # [T,N,K] true core-seconds
+    estimate: Floats  # [N,O] core-seconds of the pool as estimated, 0 for burst options
+    usd: Floats  # [N,O]
+    configuration: NDArray[np.int64]  # [O]
+    segment_seconds: float
+    cores: float
+    limit_seconds: float  # the guard's; never above buffer_seconds
+    buffer_seconds: float  # a segment that waited longer is lost
+    uncertainty: float  # relative, of estimates, for the guard
+    usd_per_day: float
+    outage_start_seconds: float
+    outage_stop_seconds: float
+
+
+class Clock(NamedTuple):
+    """Carried from round to round: [0] when the pool is free (s), [1] dollars of the day, [2] work ratio seen."""
+
+    values: Floats
+
+
+class Tally(NamedTuple):
+    """What came of it: [0] quality, [1] core-seconds, [2] dollars, [3] lost, [4] longest wait (s), [5] overspent."""
+
+    sums: Floats
+    chosen: NDArray[np.int16]  # [T,N], -1 where lost
+
+
+@njit
+def replay(decide: Any, observe: Any, state: Any, world: World, clock: Floats, sums: Floats, chosen: Any, start: int, stop: int) -> None:  # noqa: E501  # pragma: no cover - compiled
+    """Rounds start..stop. `decide(state, t, v, lag, slack, budget)` gives an option; `observe` is told what came."""
+    streams = world.quality.shape[1]
+    day_rounds = int(round(86400.0 / world.segment_seconds))
+    floors = np.zeros(streams + 1)
+    for v in range(streams - 1, -1, -1):
+        floors[v] = floors[v + 1] + world.estimate[v, 0]
+    for t in range(start, stop):
+        if t % day_rounds == 0:
+            clock[1] = 0.0
+        arrival = (t + 1) * world.segment_seconds
+        for v in range(streams):
+            now = max(clock[0], arrival)
+            if world.outage_start_seconds <= now < world.outage_stop_seconds:
+                now = world.outage_stop_seconds
+            lag = now - arrival
+            sums[4] = max(sums[4], lag)
+            if lag > world.buffer_seconds + 1e-9:
+                sums[3] += 1
+                chosen[t, v] = -1
+                clock[0] = now
+                continue
+            scale = (1.0 + world.uncertainty) * clock[2]
+            if v == streams - 1:
+                slack = (arrival + world.segment_seconds + world.limit_seconds - now) * world.cores / scale
+            else:
+                slack = (arrival + world.limit_seconds - now) * world.cores / scale - (floors[v + 1] - floors[streams - 1])
+            budget = world.usd_per_day - clock[1]
+            option = decide(state, t, v, lag, slack, budget)
+            k = world.configuration[option]
+            quality = world.quality[t, v, k]
+            usd = world.usd[v, option]
+            sums[0] += quality
+            sums[2] += usd
+            clock[1] += usd
+            sums[5] = max(sums[5], clock[1] - world.usd_per_day)
+            chosen[t, v] = option
+            busy = 0.0
+            if world.estimate[v, option] > 0:
+                busy = world.work[t, v, k]
+                # Slow enough to ride out a segment's noise, quick enough to learn a wrong estimate within minutes.
+                clock[2] += 0.02 * (busy / world.estimate[v, option] - clock[2])
+            busy += observe(state, t, v, option, quality)
+            sums[1] += busy
+            clock[0] = now + busy / world.cores
