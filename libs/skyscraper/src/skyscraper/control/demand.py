@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -68,21 +70,56 @@ def price_grid(quality: Floats, choice: Options, count: int = 64) -> Floats:
 
 
 def demand(
-    predicted: Floats, truth: Floats, slots: NDArray[np.int64], slot_count: int, choice: Options, prices: Floats, mu: float
+    predicted: Floats,
+    truth: Floats,
+    slots: NDArray[np.int64],
+    slot_count: int,
+    choice: Options,
+    prices: Floats,
+    mu: float,
 ) -> Demand:
     """What choosing `argmax predicted − λ·work − μ·usd` would have done to past segments.
 
     predicted, truth [T,K]; slots [T] slot of the day of each. A slot with no segment gets the mean of all.
     """
-    counts = np.bincount(slots, minlength=slot_count).astype(np.float64)
-    tables = np.zeros((3, slot_count, len(prices)))
-    rows = np.arange(len(predicted))
-    option_quality = predicted[:, choice.configuration]
-    for column, price in enumerate(prices):
-        picked = np.argmax(option_quality - (price * choice.work + mu * choice.usd), axis=1)
-        for table, values in enumerate(
-            (truth[rows, choice.configuration[picked]], choice.work[picked], choice.usd[picked])
-        ):
-            sums = np.bincount(slots, weights=values, minlength=slot_count)
-            tables[table, :, column] = np.where(counts > 0, sums / np.maximum(counts, 1), values.mean())
+    sums = np.zeros((3, slot_count, len(prices)))
+    counts = np.bincount(slots, minlength=slot_count).astype(np.float64)[:, None]
+    _add(predicted, truth, slots, choice.configuration, choice.work, choice.usd, prices, mu, sums)
+    mean = sums.sum(axis=1, keepdims=True) / max(len(slots), 1)
+    tables = np.where(counts > 0, sums / np.maximum(counts, 1), mean)
     return Demand(prices, tables[0], tables[1], tables[2])
+
+
+def total(parts: Sequence[Demand]) -> Demand:
+    """Of several streams, per round: one segment of each."""
+    return Demand(
+        parts[0].prices,
+        np.sum([part.value for part in parts], axis=0),
+        np.sum([part.work for part in parts], axis=0),
+        np.sum([part.usd for part in parts], axis=0),
+    )
+
+
+@njit(cache=True)
+def _add(  # pragma: no cover - compiled
+    predicted: Floats,
+    truth: Floats,
+    slots: NDArray[np.int64],
+    configuration: NDArray[np.int64],
+    work: Floats,
+    usd: Floats,
+    prices: Floats,
+    mu: float,
+    sums: Floats,
+) -> None:
+    for t in range(predicted.shape[0]):
+        slot = slots[t]
+        for p in range(prices.shape[0]):
+            best, arg = -1e300, 0
+            for option in range(work.shape[0]):
+                score = predicted[t, configuration[option]] - prices[p] * work[option] - mu * usd[option]
+                if score > best:
+                    best, arg = score, option
+            sums[0, slot, p] += truth[t, configuration[arg]]
+            sums[1, slot, p] += work[arg]
+            sums[2, slot, p] += usd[arg]

@@ -8,23 +8,34 @@ gain to tune. This replaces the paper's fixed plan α (equations 2 to 4), which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from skyscraper.control.demand import Demand
+from skyscraper.control.demand import Demand, Options, demand, price_grid, total
+from skyscraper.control.units import SECONDS_PER_DAY
 
 Floats = NDArray[np.float64]
 
+# Segments looked at in a plan: 83 for every slot of a quarter of an hour, the noise of which is below the forecast's;
+# at least so many of each stream, whose noise averages out over streams.
+_ROWS = 8_000
+_ROWS_PER_STREAM = 200
+_GOLDEN = 0.6180339887498949
+# 2^-10 of the bracket is finer than the spending forecast.
+_BISECTIONS = 10
+# Quality units per dollar beyond which nothing is ever bought.
+_DEAREST_USD = 1e15
 # A few days of value iteration reach the periodic solution: a lag's influence fades within two days at 6 h of buffer.
 _DAYS = 3
 
 
 @dataclass(frozen=True)
 class PriceTable:
-    """λ [S, L] by slot of the day and lag; `lags` [L] in seconds; `overflow` is where the guard alone decides."""
+    """λ [S,L] by slot of the day and lag; lags [L] in seconds."""
 
     lags: Floats
     price: Floats
@@ -49,6 +60,106 @@ def plan_prices(
     drift = demand.work * speed * slot_seconds - slot_seconds
     price = _solve(demand.prices, demand.value, drift, lags, _DAYS)
     return PriceTable(lags, price)
+
+
+def expected_usd(
+    table: PriceTable, demand: Demand, *, cores: float, segments_per_second: float, slot_seconds: float
+) -> float:
+    """Dollars per round (one segment of every stream) that a day under the table would take, from an empty buffer on.
+
+    The first day only settles the lag.
+    """
+    slots = len(table.price)
+    lag, spent = 0.0, 0.0
+    for turn in range(2 * slots):
+        slot = turn % slots
+        price = table.at(slot, lag)
+        work = np.interp(price, demand.prices, demand.work[slot])
+        lag = min(max(lag + (work * segments_per_second / cores - 1) * slot_seconds, 0.0), float(table.lags[-1]))
+        spent += float(np.interp(price, demand.prices, demand.usd[slot])) * (turn >= slots)
+    return spent / slots
+
+
+@dataclass(frozen=True)
+class History:
+    """Past segments of one stream: predicted and true quality [T,K], slot of the day [T], and its options."""
+
+    predicted: Floats
+    truth: Floats
+    slots: NDArray[np.int64]
+    choice: Options
+
+
+@dataclass(frozen=True)
+class PricePlan:
+    """λ by slot and lag, and μ, the price of a dollar."""
+
+    table: PriceTable
+    usd_price: float
+
+
+def plan_streams(
+    histories: Sequence[History],
+    *,
+    cores: float,
+    segment_seconds: float,
+    slot_seconds: float,
+    buffer_seconds: float,
+    usd_per_round: float,
+) -> PricePlan:
+    """The joint price plan of streams that share a pool and a budget; a round is one segment of every stream.
+
+    μ is the smallest price of a dollar at which the expected spending keeps the budget. Raises ValueError for none.
+    """
+    if not histories:
+        raise ValueError("no stream to plan for")
+    rows = max(_ROWS // len(histories), _ROWS_PER_STREAM)
+    thinned = [_thin(history, rows) for history in histories]
+    sample = max(1, rows // 4)
+    grid = price_grid(np.concatenate([history.truth[:sample] for history in thinned]), histories[0].choice)
+    slot_count = round(SECONDS_PER_DAY / slot_seconds)
+
+    def solve(mu: float) -> tuple[PriceTable, float]:
+        future = total(
+            [
+                demand(history.predicted, history.truth, history.slots, slot_count, history.choice, grid, mu)
+                for history in thinned
+            ]
+        )
+        table = plan_prices(
+            future,
+            cores=cores,
+            segments_per_second=1 / segment_seconds,
+            slot_seconds=slot_seconds,
+            buffer_seconds=buffer_seconds,
+        )
+        spend = expected_usd(
+            table, future, cores=cores, segments_per_second=1 / segment_seconds, slot_seconds=slot_seconds
+        )
+        return table, spend
+
+    table, spend = solve(0.0)
+    if spend <= usd_per_round:
+        return PricePlan(table, 0.0)
+    low, high = 0.0, 1.0
+    while (found := solve(high))[1] > usd_per_round and high < _DEAREST_USD:
+        low, high = high, high * 8
+    table = found[0]
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        found = solve(middle)
+        if found[1] > usd_per_round:
+            low = middle
+        else:
+            high, table = middle, found[0]
+    return PricePlan(table, high)
+
+
+def _thin(history: History, rows: int) -> History:
+    """Every n-th segment in a shuffled order of its own, so that any prefix is a fair sample of the day."""
+    picked = np.linspace(0, len(history.slots) - 1, min(rows, len(history.slots))).astype(np.int64)
+    picked = picked[np.argsort((np.arange(len(picked)) * _GOLDEN) % 1.0)]
+    return History(history.predicted[picked], history.truth[picked], history.slots[picked], history.choice)
 
 
 @njit(cache=True)

@@ -33,22 +33,24 @@ class World(NamedTuple):
     outage_stop_seconds: float
 
 
-class Clock(NamedTuple):
-    """Carried from round to round: [0] when the pool is free (s), [1] dollars of the day, [2] work ratio seen."""
-
-    values: Floats
-
-
-class Tally(NamedTuple):
-    """What came of it: [0] quality, [1] core-seconds, [2] dollars, [3] lost, [4] longest wait (s), [5] overspent."""
-
-    sums: Floats
-    chosen: NDArray[np.int16]  # [T,N], -1 where lost
-
-
 @njit
-def replay(decide: Any, observe: Any, state: Any, world: World, clock: Floats, sums: Floats, chosen: Any, start: int, stop: int) -> None:  # noqa: E501  # pragma: no cover - compiled
-    """Rounds start..stop. `decide(state, t, v, lag, slack, budget)` gives an option; `observe` is told what came."""
+def replay(  # pragma: no cover - compiled
+    decide: Any,
+    observe: Any,
+    state: Any,
+    world: World,
+    clock: Floats,
+    sums: Floats,
+    chosen: NDArray[np.int16],
+    start: int,
+    stop: int,
+) -> None:
+    """Rounds start..stop under a policy (see `policies`).
+
+    clock, carried on: when the pool is free (s), dollars of the day, work seen over work estimated. sums, added to:
+    quality, core-seconds, dollars, segments lost, longest wait (s), most dollars over a day's budget. chosen [T,N]: the
+    option taken, -1 where the segment was lost.
+    """
     streams = world.quality.shape[1]
     day_rounds = int(round(86400.0 / world.segment_seconds))
     floors = np.zeros(streams + 1)
@@ -73,7 +75,8 @@ def replay(decide: Any, observe: Any, state: Any, world: World, clock: Floats, s
             if v == streams - 1:
                 slack = (arrival + world.segment_seconds + world.limit_seconds - now) * world.cores / scale
             else:
-                slack = (arrival + world.limit_seconds - now) * world.cores / scale - (floors[v + 1] - floors[streams - 1])
+                behind = floors[v + 1] - floors[streams - 1]
+                slack = (arrival + world.limit_seconds - now) * world.cores / scale - behind
             budget = world.usd_per_day - clock[1]
             option = decide(state, t, v, lag, slack, budget)
             k = world.configuration[option]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.control import priced
 from skyscraper.control.admission import require_admissible
-from skyscraper.control.demand import Options, demand, options, price_grid
+from skyscraper.control.demand import Options, options
 from skyscraper.control.plan import StreamForecast, plan
-from skyscraper.control.prices import plan_prices
+from skyscraper.control.prices import History, plan_streams
 from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
 from skyscraper.profile.predict import (
     AHEAD_SEGMENTS,
@@ -58,6 +59,9 @@ class Disturbance:
     outage_seconds: float = 0.0
 
 
+UNDISTURBED = Disturbance()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One policy over the test part. Quality is the mean per segment, lost segments counting 0."""
@@ -92,9 +96,9 @@ class Settings:
 class Study:
     """One training of all policies on traces (streams under one budget), to be replayed with many resources."""
 
-    def __init__(self, traces: Sequence[Trace], *, train_fraction: float, settings: Settings = Settings()) -> None:
+    def __init__(self, traces: Sequence[Trace], *, train_fraction: float, settings: Settings | None = None) -> None:
         _check(traces, train_fraction)
-        self.settings = settings
+        self.settings = settings or Settings()
         self._traces = traces
         self._segments = min(trace.segments for trace in traces)
         self._split = round(self._segments * train_fraction)
@@ -102,19 +106,14 @@ class Study:
         self._quality = np.stack([trace.quality[: self._segments] for trace in traces], axis=1)
         self._work = np.stack([trace.work_core_seconds[: self._segments] for trace in traces], axis=1)
         self._estimate = self._work[: self._split].mean(axis=0)
-        burst = [trace.burst_usd for trace in traces]
-        self._choice: list[Options] = [
-            options(self._estimate[index], price) for index, price in enumerate(burst)
-        ]
+        self._choose_options(Resources(cores=1.0, buffer_seconds=0.0))
 
     @property
     def floor_cores(self) -> dict[str, float]:
-        return {
-            trace.name: float(self._estimate[index, 0]) / self._seconds for index, trace in enumerate(self._traces)
-        }
+        return {trace.name: float(self._estimate[index, 0]) / self._seconds for index, trace in enumerate(self._traces)}
 
     def run(
-        self, policy: str, resources: Resources, disturbance: Disturbance = Disturbance(), *, bound: float | None = None
+        self, policy: str, resources: Resources, disturbance: Disturbance = UNDISTURBED, *, bound: float | None = None
     ) -> Outcome:
         """Replay the test part. Raises Infeasible where not even the cheapest configurations fit."""
         require_admissible(self.floor_cores, cores=resources.cores, uncertainty=resources.uncertainty)
@@ -124,6 +123,7 @@ class Study:
             return Outcome(policy, best / count, 1.0, np.nan, np.nan, 0.0, 0, np.nan, 0.0, 0.0)
         if policy not in POLICIES:
             raise TraceError(f"policy {policy!r} is not known; choose from {', '.join(POLICIES)}")
+        self._choose_options(resources)
         world = self._world(resources, disturbance)
         if policy == "chameleon":
             # The paper's baseline has no guard: it may lose segments.
@@ -131,8 +131,7 @@ class Study:
         started = time.perf_counter()
         decide, observe, state = getattr(self, f"_{policy}")(resources)
         plan_seconds = time.perf_counter() - started
-        clock, sums = np.array([0.0, 0.0, 1.0]), np.zeros(6)
-        clock[0] = 0.0
+        clock, sums = _clock(), np.zeros(6)
         chosen = np.zeros((world.quality.shape[0], len(self._traces)), dtype=np.int16)
         _warm(decide, observe, state, world)
         started = time.perf_counter()
@@ -151,8 +150,16 @@ class Study:
             plan_seconds,
         )
 
-    def bound(self, resources: Resources, disturbance: Disturbance = Disturbance()) -> float:
+    def _choose_options(self, resources: Resources) -> None:
+        """Without a budget there are no burst options to weigh."""
+        self._choice = [
+            options(self._estimate[index], trace.burst_usd if resources.usd_per_day > 0 else None)
+            for index, trace in enumerate(self._traces)
+        ]
+
+    def bound(self, resources: Resources, disturbance: Disturbance = UNDISTURBED) -> float:
         """Sum of qualities that ground truth would allow."""
+        self._choose_options(resources)
         test = slice(self._split, self._segments)
         seconds = (self._segments - self._split) * self._seconds - disturbance.outage_seconds
         width = self._quality.shape[2]
@@ -189,24 +196,22 @@ class Study:
         return policies.decide_ladder, policies.observe_nothing, policies.Ladder(order, self._estimate)
 
     def _chameleon(self, resources: Resources) -> Any:
-        """The largest target whose mean work, profiling included, fits the pool on the training part."""
-        share = core_seconds_per_segment(resources.cores, self._seconds) / len(self._traces)
-        train = self._quality[: self._split : _PROFILE_PERIOD_SEGMENTS]
-        overhead = self._estimate.sum(axis=1).mean() / _PROFILE_PERIOD_SEGMENTS
-        target = 0.0
-        for candidate in np.linspace(0, 1, 101):
-            reached = train >= candidate * train.max(axis=2, keepdims=True)
-            work = np.take_along_axis(self._estimate[None], np.argmax(reached, axis=2)[..., None], axis=2)
-            if work.mean() + overhead <= share:
-                target = float(candidate)
-        state = policies.Profiled(
-            np.ascontiguousarray(self._quality[self._split :]),
-            self._estimate,
-            np.zeros(len(self._traces), dtype=np.int64),
-            _PROFILE_PERIOD_SEGMENTS,
-            target,
-        )
-        return policies.decide_profiled, policies.observe_profiled, state
+        """The target that does best on the training part, replayed with the same resources."""
+        train = self._world(resources, Disturbance(), part=slice(0, self._split))._replace(limit_seconds=np.inf)
+
+        def state(quality: Floats, target: float) -> policies.Profiled:
+            current = np.zeros(len(self._traces), dtype=np.int64)
+            return policies.Profiled(quality, self._estimate, current, _PROFILE_PERIOD_SEGMENTS, target)
+
+        def trained(target: float) -> float:
+            sums, chosen = np.zeros(6), np.zeros((self._split, len(self._traces)), dtype=np.int16)
+            decide, observe = policies.decide_profiled, policies.observe_profiled
+            replay(decide, observe, state(train.quality, target), train, _clock(), sums, chosen, 0, self._split)
+            return float(sums[0])
+
+        target = max((float(each) for each in np.linspace(0, 1, 41)), key=trained)
+        test = np.ascontiguousarray(self._quality[self._split :])
+        return policies.decide_profiled, policies.observe_profiled, state(test, target)
 
     def _skyscraper(self, resources: Resources) -> Any:
         forecasts, centres = [], []
@@ -234,71 +239,33 @@ class Study:
         return policies.decide_planned, policies.observe_planned, state
 
     def _priced(self, resources: Resources) -> Any:
-        predictions, residuals = self._predictions
+        predictions, residuals, honest = self._trained
         slot_segments = max(1, round(_SLOT_SECONDS / self._seconds))
         per_day = max(1, round(SECONDS_PER_DAY / self._seconds))
-        slots = int(np.ceil(per_day / slot_segments))
-        first = self._split % per_day
-        slot_of = ((np.arange(self._split) % per_day) // slot_segments).astype(np.int64)
+        slots = (np.arange(self._split) % per_day) // slot_segments
         if not self.settings.forecast:
-            slot_of = np.zeros_like(slot_of)
-        honest = self._honest
-
-        def table(mu: float) -> tuple[Any, float]:
-            parts = []
-            for v in range(len(self._traces)):
-                parts.append(
-                    demand(honest[:, v], self._quality[: self._split, v], slot_of, slots, self._choice[v], grid, mu)
-                )
-            total = replace(
-                parts[0],
-                value=sum((part.value for part in parts[1:]), parts[0].value),
-                work=sum((part.work for part in parts[1:]), parts[0].work),
-                usd=sum((part.usd for part in parts[1:]), parts[0].usd),
-            )
-            if not self.settings.forecast:
-                total = replace(
-                    total,
-                    value=np.tile(total.value[:1], (slots, 1)),
-                    work=np.tile(total.work[:1], (slots, 1)),
-                    usd=np.tile(total.usd[:1], (slots, 1)),
-                )
-            prices = plan_prices(
-                total,
-                cores=resources.cores,
-                segments_per_second=1 / self._seconds,
-                slot_seconds=_SLOT_SECONDS,
-                buffer_seconds=max(resources.buffer_seconds - resources.reserve_seconds, self._seconds),
-            )
-            # What the middle of the buffer would spend.
-            middle = prices.price[:, len(prices.lags) // 2]
-            spend = np.mean([np.interp(price, total.prices, total.usd[slot]) for slot, price in enumerate(middle)])
-            return prices, float(spend)
-
-        grid = price_grid(
-            np.concatenate([honest[:, v] for v in range(len(self._traces))]), self._choice[0]
+            # The same distribution at every time of day.
+            slots = (np.arange(self._split) * 7919) % round(SECONDS_PER_DAY / _SLOT_SECONDS)
+        made = plan_streams(
+            [
+                History(honest[:, v], self._quality[: self._split, v], slots, choice)
+                for v, choice in enumerate(self._choice)
+            ],
+            cores=resources.cores,
+            segment_seconds=self._seconds,
+            slot_seconds=_SLOT_SECONDS,
+            buffer_seconds=max(resources.buffer_seconds - resources.reserve_seconds, self._seconds),
+            usd_per_round=usd_per_segment(resources.usd_per_day, self._seconds),
         )
-        budget = usd_per_segment(resources.usd_per_day, self._seconds)
-        mu = 0.0
-        prices, spend = table(mu)
-        if spend > budget:
-            low, high = 0.0, 1.0
-            while table(high)[1] > budget and high < 1e12:
-                high *= 4
-            for _ in range(12):
-                mu = (low + high) / 2
-                prices, spend = table(mu)
-                low, high = (mu, high) if spend > budget else (low, mu)
-            mu = high
-            prices, _ = table(mu)
+        prices = made.table
         # The test part starts at some time of day.
-        shifted = np.roll(prices.price, -(first // slot_segments), axis=0)
+        shifted = np.roll(prices.price, -(self._split % per_day // slot_segments), axis=0)
         width = self._quality.shape[2]
-        state = policies.Priced(
+        state = priced.Priced(
             predictions,
             np.ascontiguousarray(shifted),
             prices.lags,
-            np.array([mu]),
+            np.array([made.usd_price]),
             slot_segments,
             AHEAD_SEGMENTS * self._seconds if self.settings.look_ahead else np.inf,
             np.stack([choice.work for choice in self._choice]),
@@ -311,7 +278,7 @@ class Study:
             np.stack([model.noise for model in residuals]),
             np.ones(len(self._traces)),
         )
-        return policies.decide_priced, policies.observe_priced, state
+        return priced.decide_priced, priced.observe_priced, state
 
     @cached_property
     def _categories(self) -> list[tuple[Floats, Floats]]:
@@ -357,18 +324,11 @@ class Study:
             models.append(model)
         return predictions, models, honest
 
-    @property
-    def _predictions(self) -> tuple[Floats, list[ResidualModel]]:
-        return self._trained[0], self._trained[1]
-
-    @property
-    def _honest(self) -> Floats:
-        return self._trained[2]
-
-    def _world(self, resources: Resources, disturbance: Disturbance) -> World:
+    def _world(self, resources: Resources, disturbance: Disturbance, part: slice | None = None) -> World:
+        part = part or slice(self._split, self._segments)
         return World(
-            np.ascontiguousarray(self._quality[self._split :]),
-            np.ascontiguousarray(self._work[self._split :] * disturbance.work_factor),
+            np.ascontiguousarray(self._quality[part]),
+            np.ascontiguousarray(self._work[part] * disturbance.work_factor),
             np.stack([choice.work for choice in self._choice]),
             np.stack([choice.usd for choice in self._choice]),
             self._choice[0].configuration,
@@ -383,10 +343,15 @@ class Study:
         )
 
 
+def _clock() -> Floats:
+    """The pool free at the start, nothing spent, estimates taken as right."""
+    return np.array([0.0, 0.0, 1.0])
+
+
 def _warm(decide: Callable[..., Any], observe: Callable[..., Any], state: Any, world: World) -> None:
     """Compile before timing: no round is replayed."""
     chosen = np.zeros((1, world.quality.shape[1]), dtype=np.int16)
-    replay(decide, observe, state, world, np.array([0.0, 0.0, 1.0]), np.zeros(6), chosen, 0, 0)
+    replay(decide, observe, state, world, _clock(), np.zeros(6), chosen, 0, 0)
 
 
 def _check(traces: Sequence[Trace], train_fraction: float) -> None:
