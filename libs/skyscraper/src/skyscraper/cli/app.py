@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from skyscraper.cli.simulate import simulate
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
 from skyscraper.service.config import KafkaConfig
@@ -200,6 +201,9 @@ def query(
         writer.writerows(row.values() for row in result.to_pylist())
     else:
         print_table(result, Console())
+
+
+app.command()(simulate)
 
 
 def main() -> None:

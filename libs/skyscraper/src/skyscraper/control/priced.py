@@ -38,12 +38,12 @@ class Priced(NamedTuple):
 def interpolate(x: float, xs: Floats, ys: Floats) -> float:  # pragma: no cover - compiled
     """ys over ascending xs at x, flat beyond the ends."""
     if x <= xs[0]:
-        return ys[0]
+        return float(ys[0])
     if x >= xs[-1]:
-        return ys[-1]
+        return float(ys[-1])
     high = np.searchsorted(xs, x)
     part = (x - xs[high - 1]) / (xs[high] - xs[high - 1])
-    return ys[high - 1] * (1 - part) + ys[high] * part
+    return float(ys[high - 1] * (1 - part) + ys[high] * part)
 
 
 @njit

@@ -1,9 +1,9 @@
 """Shadow prices of work: a dynamic program over the time of day and the lag.
 
-The state is (slot of the day, lag of the pool behind the cameras); the action is a price λ, at which every segment takes
-`argmax q̂ − λ·work − μ·usd`. The value function's slope in the lag is what a core-second is worth: high before a rush with
-a full buffer, low before a calm. Because the table holds every lag, backlog feeds back into the price by itself, with no
-gain to tune. This replaces the paper's fixed plan α (equations 2 to 4), which is optimal only for the mean lag.
+The state is (slot of the day, lag of the pool behind the cameras); the action is a price λ, at which every segment
+takes `argmax q̂ − λ·work − μ·usd`. The value function's slope in the lag is what a core-second is worth: high before a
+rush with a full buffer, low before a calm. Because the table holds every lag, backlog feeds back into the price by
+itself, with no gain to tune. This replaces the paper's fixed plan α (equations 2 to 4), which knows no lag.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class Predictor:
         if not self.models:
             return np.tile(self.mean, (len(inputs), 1))
         scores = np.stack([model.predict(inputs) for model in self.models], axis=1)
-        return np.maximum(self.mean + scores @ self.components, 0.0)
+        predicted: Floats = np.maximum(self.mean + scores @ self.components, 0.0)
+        return predicted
 
 
 def fit_predictor(inputs: Floats, quality: Floats, *, seed: int) -> Predictor:
@@ -107,13 +108,14 @@ def out_of_fold(inputs: Floats, quality: Floats, *, seed: int) -> Floats:
 
 
 def fit_residuals(residuals: Floats) -> ResidualModel:
-    """Moments of [T,K] residuals: lag-1 and lag-4 covariances give persistence, what lag 1 does not explain is noise."""
+    """From [T,K] residuals: lag-1 and lag-4 covariances give the persistence; what they do not explain is noise."""
     centred = residuals - residuals.mean(axis=0)
     rows = len(centred)
 
     def lagged(lag: int) -> Floats:
         product = centred[:-lag].T @ centred[lag:] / (rows - lag)
-        return (product + product.T) / 2
+        symmetric: Floats = (product + product.T) / 2
+        return symmetric
 
     total = np.diag(centred.T @ centred / rows)
     one, four = lagged(1), lagged(4)

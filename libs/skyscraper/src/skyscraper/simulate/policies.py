@@ -32,7 +32,7 @@ def decide_ladder(  # pragma: no cover - compiled
     for index in range(state.order.shape[1]):
         option = state.order[v, index]
         if option >= 0 and state.work[v, option] <= slack:
-            return option
+            return int(option)
     return 0
 
 
@@ -64,7 +64,7 @@ def decide_profiled(  # pragma: no cover - compiled
             if state.quality[t, v, k] >= state.target * best:
                 state.current[v] = k
                 break
-    return state.current[v]
+    return int(state.current[v])
 
 
 @njit

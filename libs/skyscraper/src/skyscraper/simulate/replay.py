@@ -1,4 +1,4 @@
-"""The simulated pool: segments arrive, wait, are worked off in order of arrival, and are lost when they waited too long.
+"""The simulated pool: segments arrive, wait, are worked off in order, and are lost when they waited too long.
 
 All streams share the pool. Their segments of one round arrive together and are served in the order of the streams;
 a segment that takes w core-seconds holds the pool for w / cores. On a burst machine it takes nothing of the pool.
