@@ -1,7 +1,7 @@
 """The last word on every choice: no segment may wait in the buffer longer than the limit.
 
-Segments are worked off in order of arrival. Choosing a configuration of work w at time t ends at t + w / cores, and the
-next segment, which arrived (or arrives) at a, must start by a + limit. Because the cheapest configuration is faster than
+Segments are worked off in order of arrival. A choice of work w at time t ends at t + w / cores, and the next segment,
+which arrived (or arrives) at a, must start by a + limit. Because the cheapest configuration is faster than
 the stream (admission), a backlog that is within the limit for the next segment stays within it at the cheapest.
 """
 
