@@ -170,7 +170,7 @@ def main() -> None:
 
     def least(buffer: str) -> float:
         return min(
-            row["outcomes"]["priced"].share_of_optimum
+            float(row["outcomes"]["priced"].share_of_optimum)
             for row in rows
             if row["buffer"] == buffer and row["outcomes"]["static"].share_of_optimum < STATIC_IS_POOR_BELOW
         )

@@ -108,7 +108,8 @@ def _day(rng: np.random.Generator, count: int, segment_seconds: float) -> Floats
     base = 0.12 + 0.7 * _bump(hours, 8.5, 1.5) + 0.9 * _bump(hours, 17.5, 2.0) + 0.3 * _bump(hours, 13, 3)
     days = int(hours.size * segment_seconds / SECONDS_PER_DAY) + 1
     daily = rng.lognormal(0, 0.1, days)[(np.arange(count) * segment_seconds // SECONDS_PER_DAY).astype(int)]
-    return base * daily
+    load: Floats = base * daily
+    return load
 
 
 def _diurnal(rng: np.random.Generator, count: int, segment_seconds: float) -> Floats:
