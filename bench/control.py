@@ -10,32 +10,32 @@ import json
 import time
 
 import numpy as np
-from skyscraper.control.demand import options
+from skyscraper.control.demand import Sample, options
 from skyscraper.control.plan import StreamForecast, plan
-from skyscraper.control.prices import History, plan_streams
+from skyscraper.control.prices import plan_streams
 from skyscraper.simulate.generate import generate
 from skyscraper.simulate.run import Resources, Study
 
 REPEATS = 7
 
 
-def histories(count: int) -> list[History]:
+def samples(count: int) -> list[Sample]:
     """Streams of one day each, cut from a few: planning does not care whose they are."""
     traces = [generate("diurnal", days=1, seed=seed) for seed in range(min(count, 8))]
-    slots = np.arange(traces[0].segments) * 4 // 900
+    slots = np.arange(traces[0].segments) * 4 // 600
     return [
-        History(trace.quality, trace.quality, slots, options(trace.work_core_seconds[0], None))
+        Sample(trace.quality, trace.quality, slots, options(trace.work_core_seconds[0], None))
         for trace in (traces[index % len(traces)] for index in range(count))
     ]
 
 
 def plan_seconds(count: int) -> list[float]:
-    streams = histories(count)
+    streams = samples(count)
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()
         plan_streams(
-            streams, cores=0.8 * count, segment_seconds=4, slot_seconds=900, buffer_seconds=21_600, usd_per_round=0
+            streams, cores=0.8 * count, segment_seconds=4, slot_seconds=600, buffer_seconds=21_600, usd_per_day=0
         )
         taken.append(time.perf_counter() - started)
     return taken

@@ -1,4 +1,4 @@
-"""What the content of a time of day would yield and cost at every price of work: the planner's view of the future."""
+"""What content would yield and cost at every price of work: the planner's view of past and future."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Options:
 
     work: Floats
     usd: Floats
-    configuration: NDArray[np.int64]
+    configuration: Integers
 
     @property
     def count(self) -> int:
@@ -42,16 +43,30 @@ def options(work: Floats, burst_usd: Floats | None) -> Options:
 
 
 @dataclass(frozen=True)
-class Demand:
-    """Mean value, pool work and dollars per segment, by slot of the day and price of work. All [S,P]."""
+class Sample:
+    """Segments of one stream: q̂ and q [T,K], the slot of each [T] (counted from a midnight on), and its options."""
 
-    prices: Floats
+    predicted: Floats
+    truth: Floats
+    slots: Integers
+    choice: Options
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Mean value, pool work and dollars per round (one segment of every stream), by slot and price of work. [S,P]."""
+
     value: Floats
     work: Floats
     usd: Floats
 
+    @property
+    def need(self) -> Floats:
+        """[S] how much work the content is worth: its mean over all prices. One number to tell calm from rush by."""
+        return np.asarray(self.work.mean(axis=1))
 
-def price_grid(quality: Floats, choice: Options, count: int = 64) -> Floats:
+
+def price_grid(quality: Floats, choice: Options, count: int = 48) -> Floats:
     """Prices (quality per core-second) from 0 to where only the cheapest is ever taken: the quantiles of all gains."""
     pool = choice.work > 0
     work = choice.work[pool]
@@ -69,57 +84,80 @@ def price_grid(quality: Floats, choice: Options, count: int = 64) -> Floats:
     return np.unique(np.concatenate([[0.0], inner, [inner[-1] * 1.01]]))
 
 
-def demand(
-    predicted: Floats,
-    truth: Floats,
-    slots: NDArray[np.int64],
-    slot_count: int,
-    choice: Options,
-    prices: Floats,
-    mu: float,
-) -> Demand:
-    """What choosing `argmax predicted − λ·work − μ·usd` would have done to past segments.
+def demand(samples: Sequence[Sample], slot_count: int, prices: Floats, mu: float) -> Demand:
+    """What choosing `argmax q̂ − λ·work − μ·usd` does to the samples' segments, summed over streams.
 
-    predicted, truth [T,K]; slots [T] slot of the day of each. A slot with no segment gets the mean of all.
+    A slot's segments may come from some of the streams only: the mean of every stream over all slots is exact, and
+    the slot adds what its segments deviate from their own streams' means. A slot with no segment gets the means.
     """
-    sums = np.zeros((3, slot_count, len(prices)))
-    counts = np.bincount(slots, minlength=slot_count).astype(np.float64)[:, None]
-    _add(predicted, truth, slots, choice.configuration, choice.work, choice.usd, prices, mu, sums)
-    mean = sums.sum(axis=1, keepdims=True) / max(len(slots), 1)
-    tables = np.where(counts > 0, sums / np.maximum(counts, 1), mean)
-    return Demand(prices, tables[0], tables[1], tables[2])
-
-
-def total(parts: Sequence[Demand]) -> Demand:
-    """Of several streams, per round: one segment of each."""
-    return Demand(
-        parts[0].prices,
-        np.sum([part.value for part in parts], axis=0),
-        np.sum([part.work for part in parts], axis=0),
-        np.sum([part.usd for part in parts], axis=0),
-    )
+    means = np.zeros((3, len(prices)))
+    away = np.zeros((3, slot_count, len(prices)))
+    counts = np.zeros(slot_count)
+    for sample in samples:
+        sums = np.zeros((3, slot_count, len(prices)))
+        choice = sample.choice
+        _add(
+            sample.predicted,
+            sample.truth,
+            sample.slots,
+            choice.configuration,
+            choice.work,
+            choice.usd,
+            prices,
+            mu,
+            sums,
+        )
+        sums = np.cumsum(sums, axis=2)
+        mine = np.bincount(sample.slots, minlength=slot_count).astype(np.float64)
+        mean = sums.sum(axis=1) / max(len(sample.slots), 1)
+        means += mean
+        away += sums - mean[:, None, :] * mine[:, None]
+        counts += mine
+    tables = means[:, None, :] + len(samples) * away / np.maximum(counts, 1)[:, None]
+    return Demand(tables[0], tables[1], tables[2])
 
 
 @njit(cache=True)
 def _add(  # pragma: no cover - compiled
     predicted: Floats,
     truth: Floats,
-    slots: NDArray[np.int64],
-    configuration: NDArray[np.int64],
+    slots: Integers,
+    configuration: Integers,
     work: Floats,
     usd: Floats,
     prices: Floats,
     mu: float,
     sums: Floats,
 ) -> None:
+    """Adds value, work and dollars to sums [3,S,P] as differences along P.
+
+    As the price rises, a segment steps down its own hull of options: few steps, however many prices there are.
+    """
     for t in range(predicted.shape[0]):
         slot = slots[t]
-        for p in range(prices.shape[0]):
-            best, arg = -1e300, 0
+        best, arg = -1e300, 0
+        for option in range(work.shape[0]):
+            score = predicted[t, configuration[option]] - prices[0] * work[option] - mu * usd[option]
+            if score > best or (score == best and work[option] < work[arg]):
+                best, arg = score, option
+        sums[0, slot, 0] += truth[t, configuration[arg]]
+        sums[1, slot, 0] += work[arg]
+        sums[2, slot, 0] += usd[arg]
+        while True:
+            base = predicted[t, configuration[arg]] - mu * usd[arg]
+            step, at = -1, 1e300
             for option in range(work.shape[0]):
-                score = predicted[t, configuration[option]] - prices[p] * work[option] - mu * usd[option]
-                if score > best:
-                    best, arg = score, option
-            sums[0, slot, p] += truth[t, configuration[arg]]
-            sums[1, slot, p] += work[arg]
-            sums[2, slot, p] += usd[arg]
+                saved = work[arg] - work[option]
+                if saved > 0:
+                    cross = (base - predicted[t, configuration[option]] + mu * usd[option]) / saved
+                    if cross < at or (cross == at and work[option] < work[step]):
+                        step, at = option, cross
+            if step < 0:
+                break
+            index = np.searchsorted(prices, at)
+            if index >= prices.shape[0]:
+                break
+            sums[0, slot, index] += truth[t, configuration[step]] - truth[t, configuration[arg]]
+            sums[1, slot, index] += work[step] - work[arg]
+            sums[2, slot, index] += usd[step] - usd[arg]
+            arg = step

@@ -11,17 +11,32 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from skyscraper.control.lookahead import Table, foresee
+
 Floats = NDArray[np.float64]
+
+# The backlog's newest content is looked at so often while a slot passes.
+_LOOKS_PER_SLOT = 5
+# A tenth of the day's dollars spent too early makes a dollar half as dear again.
+_USD_GAIN = 4.0
 
 
 class Priced(NamedTuple):
-    """Look-ahead and shadow prices. Two predictions: without and with look-ahead features."""
+    """Look-ahead and shadow prices. T rounds, N streams, K configurations, O options, L lags, S slots of a day."""
 
-    predicted: Floats  # [2,T,N,K]
-    prices: Floats  # [S,L] λ by slot of the day and lag
-    lags: Floats  # [L]
-    mu: Floats  # [1] price of a dollar
+    predicted: Floats  # [2,T,N,K] without and with look-ahead features
+    table: Table
+    price: Floats  # [L] λ by lag, as foreseen now
+    value: Floats  # [D,P] of all rounds' slots, as predicted; looked at only where the content has arrived
+    drift: Floats  # [D,P] seconds of lag that a slot adds
+    need: Floats  # [T+1] running sum of the rounds' need
+    first_need: float  # of the content before round 0
+    mu: Floats  # [2] price of a dollar: as planned, and now
+    usd_curve: Floats  # [S+1]
+    usd_per_day: float
+    first_round: int  # rounds since midnight before round 0
     slot_segments: int
+    segment_seconds: float
     ahead_seconds: float
     work: Floats  # [N,O]
     usd: Floats  # [N,O]
@@ -47,11 +62,29 @@ def interpolate(x: float, xs: Floats, ys: Floats) -> float:  # pragma: no cover 
 
 
 @njit
+def prepare_priced(state: Priced, t: int, lag: float, budget: float) -> None:  # pragma: no cover - compiled
+    """Before round t: look into the backlog again, and correct the price of a dollar by what was spent so far."""
+    if t % max(1, state.slot_segments // _LOOKS_PER_SLOT) != 0:
+        return
+    rounds = state.need.shape[0] - 1
+    head = min(t + int(lag / state.segment_seconds), rounds)
+    newest = max(0, head - state.slot_segments)
+    need = state.first_need if head == 0 else (state.need[head] - state.need[newest]) / (head - newest)
+    start = (t + state.first_round) // state.slot_segments
+    # A head short of the slot's end leaves it unknown; without the backlog's predictions nothing is known.
+    stop = (head + state.first_round) // state.slot_segments if state.ahead_seconds < np.inf else start
+    foresee(state.table, state.value, state.drift, start, stop, need, state.price)
+    if state.usd_per_day > 0:
+        slot = start % (state.usd_curve.shape[0] - 1)
+        early = 1 - budget / state.usd_per_day - state.usd_curve[slot]
+        state.mu[1] = state.mu[0] * np.exp(_USD_GAIN * early)
+
+
+@njit
 def decide_priced(  # pragma: no cover - compiled
     state: Priced, t: int, v: int, lag: float, slack: float, budget: float
 ) -> int:
-    slot = (t // state.slot_segments) % state.prices.shape[0]
-    price = interpolate(lag, state.lags, state.prices[slot])
+    price = interpolate(lag, state.table.lags, state.price)
     row = state.predicted[1 if lag >= state.ahead_seconds else 0, t, v]
     best, arg = -1e300, 0
     for option in range(state.work.shape[1]):
@@ -59,7 +92,7 @@ def decide_priced(  # pragma: no cover - compiled
             continue
         k = state.configuration[option]
         value = max(row[k] + state.residual[v, k], 0.0) * state.weight[v]
-        score = value - price * state.work[v, option] - state.mu[0] * state.usd[v, option]
+        score = value - price * state.work[v, option] - state.mu[1] * state.usd[v, option]
         if score > best:
             best, arg = score, option
     return arg

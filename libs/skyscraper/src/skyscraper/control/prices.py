@@ -1,9 +1,10 @@
-"""Shadow prices of work: a dynamic program over the time of day and the lag.
+"""Shadow prices of work: a dynamic program over the time of day, the content's level, and the lag.
 
-The state is (slot of the day, lag of the pool behind the cameras); the action is a price λ, at which every segment
-takes `argmax q̂ − λ·work − μ·usd`. The value function's slope in the lag is what a core-second is worth: high before a
-rush with a full buffer, low before a calm. Because the table holds every lag, backlog feeds back into the price by
-itself, with no gain to tune. This replaces the paper's fixed plan α (equations 2 to 4), which knows no lag.
+The state is (slot of the day, level of the content, lag of the pool behind the cameras); the action is a price λ, at
+which every segment takes `argmax q̂ − λ·work − μ·usd`. The value function's slope in the lag is what a core-second is
+worth: high before a rush with a full buffer, low before a calm. Because the table holds every lag, backlog feeds back
+into the price by itself, with no gain to tune. This replaces the paper's fixed plan α (equations 2 to 4), which knows
+neither the lag nor when the content comes.
 """
 
 from __future__ import annotations
@@ -15,186 +16,207 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from skyscraper.control.demand import Demand, Options, demand, price_grid, total
+from skyscraper.control.content import Content, learn_content
+from skyscraper.control.demand import Demand, Sample, demand, price_grid
 from skyscraper.control.units import SECONDS_PER_DAY
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-# Segments looked at in a plan: 83 for every slot of a quarter of an hour, the noise of which is below the forecast's;
-# at least so many of each stream, whose noise averages out over streams.
-_ROWS = 8_000
+# Segments looked at in a plan, of all streams; at least so many of each, whose noise averages out over streams.
+_ROWS = 60_000
 _ROWS_PER_STREAM = 200
 _GOLDEN = 0.6180339887498949
 # 2^-10 of the bracket is finer than the spending forecast.
 _BISECTIONS = 10
 # Quality units per dollar beyond which nothing is ever bought.
 _DEAREST_USD = 1e15
-# A few days of value iteration reach the periodic solution: a lag's influence fades within two days at 6 h of buffer.
-_DAYS = 3
-
-
-@dataclass(frozen=True)
-class PriceTable:
-    """λ [S,L] by slot of the day and lag; lags [L] in seconds."""
-
-    lags: Floats
-    price: Floats
-
-    def at(self, slot: int, lag_seconds: float) -> float:
-        return float(np.interp(lag_seconds, self.lags, self.price[slot]))
-
-
-def plan_prices(
-    demand: Demand,
-    *,
-    cores: float,
-    segments_per_second: float,
-    slot_seconds: float,
-    buffer_seconds: float,
-    lag_levels: int = 96,
-) -> PriceTable:
-    """The price table for a pool of `cores` that serves `segments_per_second` (all streams) of this demand."""
-    # Finer at small lags, where a short buffer lives.
-    lags = buffer_seconds * np.linspace(0, 1, lag_levels) ** 1.5
-    speed = segments_per_second / cores
-    drift = demand.work * speed * slot_seconds - slot_seconds
-    price = _solve(demand.prices, demand.value, drift, lags, _DAYS)
-    return PriceTable(lags, price)
-
-
-def expected_usd(
-    table: PriceTable, demand: Demand, *, cores: float, segments_per_second: float, slot_seconds: float
-) -> float:
-    """Dollars per round (one segment of every stream) that a day under the table would take, from an empty buffer on.
-
-    The first day only settles the lag.
-    """
-    slots = len(table.price)
-    lag, spent = 0.0, 0.0
-    for turn in range(2 * slots):
-        slot = turn % slots
-        price = table.at(slot, lag)
-        work = np.interp(price, demand.prices, demand.work[slot])
-        lag = min(max(lag + (work * segments_per_second / cores - 1) * slot_seconds, 0.0), float(table.lags[-1]))
-        spent += float(np.interp(price, demand.prices, demand.usd[slot])) * (turn >= slots)
-    return spent / slots
-
-
-@dataclass(frozen=True)
-class History:
-    """Past segments of one stream: predicted and true quality [T,K], slot of the day [T], and its options."""
-
-    predicted: Floats
-    truth: Floats
-    slots: NDArray[np.int64]
-    choice: Options
+# Days of value iteration: a lag's influence fades within a day at 6 h of buffer.
+_DAYS = 2
+_LAG_LEVELS = 64
+# Content an hour before or behind a time of day speaks for it.
+_REACH_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
 class PricePlan:
-    """λ by slot and lag, and μ, the price of a dollar."""
+    """λ by slot of the day, level and lag, and what the look-ahead needs to do better (see `lookahead`).
 
-    table: PriceTable
+    grid [P] prices; lags [L] seconds; price, after [S,M,L]: λ, and the worth of a lag at the end of the slot; edges
+    [M-1] between levels of need; usd_price μ; usd_curve [S+1] share of a day's dollars spent by the slot's start;
+    last_need of the history's end.
+    """
+
+    grid: Floats
+    lags: Floats
+    price: Floats
+    after: Floats
+    edges: Floats
     usd_price: float
+    usd_curve: Floats
+    last_need: float
+
+    def at(self, slot: int, level: int, lag_seconds: float) -> float:
+        return float(np.interp(lag_seconds, self.lags, self.price[slot, level]))
 
 
 def plan_streams(
-    histories: Sequence[History],
+    samples: Sequence[Sample],
     *,
     cores: float,
     segment_seconds: float,
     slot_seconds: float,
     buffer_seconds: float,
-    usd_per_round: float,
+    usd_per_day: float,
+    reach_seconds: float = _REACH_SECONDS,
 ) -> PricePlan:
-    """The joint price plan of streams that share a pool and a budget; a round is one segment of every stream.
+    """The joint price plan of streams that share a pool and a budget, from samples of their past.
 
-    μ is the smallest price of a dollar at which the expected spending keeps the budget. Raises ValueError for none.
+    A round is one segment of every stream. μ is the smallest price of a dollar at which a rehearsal over the past keeps
+    the budget. Raises ValueError for no stream.
     """
-    if not histories:
+    if not samples:
         raise ValueError("no stream to plan for")
-    rows = max(_ROWS // len(histories), _ROWS_PER_STREAM)
-    thinned = [_thin(history, rows) for history in histories]
-    sample = max(1, rows // 4)
-    grid = price_grid(np.concatenate([history.truth[:sample] for history in thinned]), histories[0].choice)
-    slot_count = round(SECONDS_PER_DAY / slot_seconds)
+    rows = max(_ROWS // len(samples), _ROWS_PER_STREAM)
+    thinned = [_thin(sample, rows) for sample in samples]
+    few = max(1, 4_000 // len(samples))
+    grid = price_grid(np.concatenate([sample.truth[:few] for sample in thinned]), samples[0].choice)
+    slots_per_day = round(SECONDS_PER_DAY / slot_seconds)
+    slot_count = 1 + max(int(sample.slots.max()) for sample in thinned)
+    # Finer at small lags, where a short buffer lives.
+    lags = buffer_seconds * np.linspace(0, 1, _LAG_LEVELS) ** 2
+    speed = slot_seconds / (cores * segment_seconds)
 
-    def solve(mu: float) -> tuple[PriceTable, float]:
-        future = total(
-            [
-                demand(history.predicted, history.truth, history.slots, slot_count, history.choice, grid, mu)
-                for history in thinned
-            ]
-        )
-        table = plan_prices(
-            future,
-            cores=cores,
-            segments_per_second=1 / segment_seconds,
-            slot_seconds=slot_seconds,
-            buffer_seconds=buffer_seconds,
-        )
-        spend = expected_usd(
-            table, future, cores=cores, segments_per_second=1 / segment_seconds, slot_seconds=slot_seconds
-        )
-        return table, spend
+    def solve(mu: float) -> tuple[PricePlan, float]:
+        past = demand(thinned, slot_count, grid, mu)
+        content = learn_content(past, slots_per_day, round(reach_seconds / slot_seconds))
+        plan = _plan(content, grid, lags, speed, slot_seconds, mu, float(past.need[-1]))
+        usd = _rehearse(plan, content, past, speed, slot_seconds)
+        # The rehearsal's first day only settles the lag, if there are others.
+        settled = usd[slots_per_day:] if slot_count > slots_per_day else usd
+        curve = np.zeros(slots_per_day)
+        np.add.at(curve, np.arange(slot_count - len(settled), slot_count) % slots_per_day, settled)
+        total = float(curve.sum())
+        if total > 0:
+            plan = _with_curve(plan, np.concatenate([[0.0], np.cumsum(curve) / total]))
+        return plan, float(settled.mean()) * SECONDS_PER_DAY / segment_seconds
 
-    table, spend = solve(0.0)
-    if spend <= usd_per_round:
-        return PricePlan(table, 0.0)
+    plan, spend = solve(0.0)
+    if spend <= usd_per_day:
+        return plan
     low, high = 0.0, 1.0
-    while (found := solve(high))[1] > usd_per_round and high < _DEAREST_USD:
+    while (found := solve(high))[1] > usd_per_day and high < _DEAREST_USD:
         low, high = high, high * 8
-    table = found[0]
+    plan = found[0]
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         found = solve(middle)
-        if found[1] > usd_per_round:
+        if found[1] > usd_per_day:
             low = middle
         else:
-            high, table = middle, found[0]
-    return PricePlan(table, high)
+            high, plan = middle, found[0]
+    return plan
 
 
-def _thin(history: History, rows: int) -> History:
+def _plan(
+    content: Content, grid: Floats, lags: Floats, speed: float, slot_seconds: float, mu: float, last_need: float
+) -> PricePlan:
+    drift = content.work * speed - slot_seconds
+    price, after = _solve(grid, content.value, drift, content.chance, lags)
+    curve = np.linspace(0, 1, len(price) + 1)
+    return PricePlan(grid, lags, price, after, content.edges, mu, curve, last_need)
+
+
+def _with_curve(plan: PricePlan, curve: Floats) -> PricePlan:
+    return PricePlan(plan.grid, plan.lags, plan.price, plan.after, plan.edges, plan.usd_price, curve, plan.last_need)
+
+
+def _rehearse(plan: PricePlan, content: Content, past: Demand, speed: float, slot_seconds: float) -> Floats:
+    """Dollars per round in each past slot, had the plan been followed."""
+    usd = np.zeros(len(past.usd))
+    lag, top = 0.0, float(plan.lags[-1])
+    for slot, level in enumerate(content.levels):
+        price = plan.at(slot % len(plan.price), int(level), lag)
+        work = np.interp(price, plan.grid, past.work[slot])
+        usd[slot] = np.interp(price, plan.grid, past.usd[slot])
+        lag = min(max(lag + work * speed - slot_seconds, 0.0), top)
+    return usd
+
+
+def _thin(sample: Sample, rows: int) -> Sample:
     """Every n-th segment in a shuffled order of its own, so that any prefix is a fair sample of the day."""
-    picked = np.linspace(0, len(history.slots) - 1, min(rows, len(history.slots))).astype(np.int64)
+    picked = np.linspace(0, len(sample.slots) - 1, min(rows, len(sample.slots))).astype(np.int64)
     picked = picked[np.argsort((np.arange(len(picked)) * _GOLDEN) % 1.0)]
-    return History(history.predicted[picked], history.truth[picked], history.slots[picked], history.choice)
+    return Sample(sample.predicted[picked], sample.truth[picked], sample.slots[picked], sample.choice)
 
 
 @njit(cache=True)
-def _solve(prices: Floats, value: Floats, drift: Floats, lags: Floats, days: int) -> Floats:  # pragma: no cover
-    slots, actions = value.shape
-    levels = lags.shape[0]
-    top = lags[levels - 1]
-    future = np.zeros(levels)
-    chosen = np.zeros((slots, levels))
-    for _ in range(days):
+def worth_at(lag: float, lags: Floats, worth: Floats) -> float:  # pragma: no cover - compiled
+    """worth over lags (which grow as the square of their index), interpolated; flat beyond the ends."""
+    top = lags.shape[0] - 1
+    if lag <= 0:
+        return float(worth[0])
+    if lag >= lags[top]:
+        return float(worth[top])
+    low = min(int(np.sqrt(lag / lags[top]) * top), top - 1)
+    part = (lag - lags[low]) / (lags[low + 1] - lags[low])
+    return float(worth[low] * (1 - part) + worth[low + 1] * part)
+
+
+@njit(cache=True)
+def best_prices(  # pragma: no cover - compiled
+    grid: Floats, value: Floats, drift: Floats, after: Floats, lags: Floats, price: Floats, worth: Floats
+) -> None:
+    """One step back: from the worth of every lag after a slot, the best price in it and the worth before it, by lag.
+
+    value, drift [P]; after, lags, price, worth [L]. The best price never falls with the lag, so each lag's search
+    starts where the last ended.
+    """
+    top = lags[lags.shape[0] - 1]
+    # More than any value that could be gained by it.
+    steep = 1e3 * (np.abs(value).max() + np.abs(after).max() + 1e-12)
+    begin = 0
+    for level in range(lags.shape[0]):
+        best, arg = -1e300, begin
+        for action in range(begin, grid.shape[0]):
+            lag = lags[level] + drift[action]
+            total = value[action] + worth_at(lag, lags, after)
+            if lag > top:
+                # Cannot be held: only what the guard leaves of it, so cheaper actions are better.
+                total -= steep * (lag - top) / top
+            if total > best:
+                best, arg = total, action
+        worth[level] = best
+        price[level] = grid[arg]
+        begin = arg
+
+
+@njit(cache=True)
+def _solve(  # pragma: no cover - compiled
+    grid: Floats, value: Floats, drift: Floats, chance: Floats, lags: Floats
+) -> tuple[Floats, Floats]:
+    slots, levels = value.shape[0], value.shape[1]
+    count = lags.shape[0]
+    price = np.zeros((slots, levels, count))
+    after = np.zeros((slots, levels, count))
+    worth = np.zeros((levels, count))
+    for _ in range(_DAYS):
         for slot in range(slots - 1, -1, -1):
-            current = np.empty(levels)
+            base = worth[0, 0]
             for level in range(levels):
-                best = -1e300
-                arg = actions - 1
-                for action in range(actions):
-                    after = lags[level] + drift[slot, action]
-                    penalty = 0.0
-                    if after > top:
-                        # Cannot be held: only what the guard leaves of it, so cheaper actions are better.
-                        penalty = 1e6 * (after - top) / top
-                        after = top
-                    elif after < 0:
-                        after = 0.0
-                    low = np.searchsorted(lags, after, side="right") - 1
-                    if low >= levels - 1:
-                        worth = future[levels - 1]
-                    else:
-                        part = (after - lags[low]) / (lags[low + 1] - lags[low])
-                        worth = future[low] * (1 - part) + future[low + 1] * part
-                    total = value[slot, action] + worth - penalty
-                    if total > best + 1e-12:
-                        best = total
-                        arg = action
-                current[level] = best
-                chosen[slot, level] = prices[arg]
-            future = current - current[0]
-    return chosen
+                for index in range(count):
+                    total = 0.0
+                    for to in range(levels):
+                        total += chance[slot, level, to] * (worth[to, index] - base)
+                    after[slot, level, index] = total
+            for level in range(levels):
+                best_prices(
+                    grid,
+                    value[slot, level],
+                    drift[slot, level],
+                    after[slot, level],
+                    lags,
+                    price[slot, level],
+                    worth[level],
+                )
+    return price, after

@@ -1,7 +1,8 @@
 """How the baselines decide, as compiled functions over plain arrays, and what they learn from a report.
 
-Every policy is a pair: `decide(state, t, v, lag, slack, budget)` gives the option for segment t of stream v, and
-`observe(state, t, v, option, quality)` takes the report and gives core-seconds spent beside it (profiling).
+Every policy is three functions: `prepare(state, t, lag, budget)` once before the segments of round t;
+`decide(state, t, v, lag, slack, budget)` gives the option for segment t of stream v; `observe(state, t, v, option,
+quality)` takes the report and gives core-seconds spent beside it (profiling).
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from numpy.typing import NDArray
 from skyscraper.control.switcher import category, fall_back, pick
 
 Floats = NDArray[np.float64]
+
+
+@njit
+def prepare_nothing(state: Any, t: int, lag: float, budget: float) -> None:  # pragma: no cover - compiled
+    pass
 
 
 class Ladder(NamedTuple):

@@ -29,12 +29,14 @@ class World(NamedTuple):
     buffer_seconds: float  # a segment that waited longer is lost
     uncertainty: float  # relative, of estimates, for the guard
     usd_per_day: float
+    first_round: int  # rounds since midnight before round 0
     outage_start_seconds: float
     outage_stop_seconds: float
 
 
 @njit
 def replay(  # pragma: no cover - compiled
+    prepare: Any,
     decide: Any,
     observe: Any,
     state: Any,
@@ -57,9 +59,10 @@ def replay(  # pragma: no cover - compiled
     for v in range(streams - 1, -1, -1):
         floors[v] = floors[v + 1] + world.estimate[v, 0]
     for t in range(start, stop):
-        if t % day_rounds == 0:
+        if (t + world.first_round) % day_rounds == 0:
             clock[1] = 0.0
         arrival = (t + 1) * world.segment_seconds
+        prepare(state, t, max(clock[0] - arrival, 0.0), world.usd_per_day - clock[1])
         for v in range(streams):
             now = max(clock[0], arrival)
             if world.outage_start_seconds <= now < world.outage_stop_seconds:

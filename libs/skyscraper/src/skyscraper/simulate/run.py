@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from skyscraper.control import priced
 from skyscraper.control.admission import require_admissible
-from skyscraper.control.demand import options
+from skyscraper.control.demand import Sample, demand, options
+from skyscraper.control.lookahead import Table
 from skyscraper.control.plan import StreamForecast, plan
-from skyscraper.control.prices import History, plan_streams
+from skyscraper.control.prices import plan_streams
 from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
 from skyscraper.profile.predict import (
     AHEAD_SEGMENTS,
@@ -34,7 +35,7 @@ from skyscraper.simulate.trace import Trace
 Floats = NDArray[np.float64]
 
 POLICIES = ("static", "videostorm", "chameleon", "skyscraper", "priced", "optimum")
-_SLOT_SECONDS = 900.0
+_SLOT_SECONDS = 600.0
 _PROFILE_PERIOD_SEGMENTS = 64
 # So that the p99 rests on ten calls.
 _TIMED_SWITCHES = 1001
@@ -111,6 +112,7 @@ class Study:
         self._quality = np.stack([trace.quality[: self._segments] for trace in traces], axis=1)
         self._work = np.stack([trace.work_core_seconds[: self._segments] for trace in traces], axis=1)
         self._estimate = self._work[: self._split].mean(axis=0)
+        self._plan_seconds = 0.0
         self._choose_options(Resources(cores=1.0, buffer_seconds=0.0))
 
     @property
@@ -138,13 +140,12 @@ class Study:
         if policy == "chameleon":
             # The paper's baseline has no guard: it may lose segments.
             world = world._replace(limit_seconds=np.inf)
-        started = time.perf_counter()
-        decide, observe, state = getattr(self, f"_{policy}")(resources)
-        plan_seconds = time.perf_counter() - started
-        clock, sums = _clock(), np.zeros(6)
+        self._plan_seconds = 0.0
+        prepare, decide, observe, state = getattr(self, f"_{policy}")(resources)
+        clock, sums = self._clock(resources), np.zeros(6)
         chosen = np.zeros((world.quality.shape[0], len(self._traces)), dtype=np.int16)
-        _warm(decide, observe, state, world)
-        replay(decide, observe, state, world, clock, sums, chosen, 0, world.quality.shape[0])
+        _warm(prepare, decide, observe, state, world)
+        replay(prepare, decide, observe, state, world, clock, sums, chosen, 0, world.quality.shape[0])
         per_switch = _switch_seconds_p99(decide, state, world)
         return Outcome(
             policy,
@@ -156,7 +157,7 @@ class Study:
             int(sums[3]),
             float(sums[4]),
             per_switch,
-            plan_seconds,
+            self._plan_seconds,
         )
 
     def _choose_options(self, resources: Resources) -> None:
@@ -186,7 +187,16 @@ class Study:
             usd_budget=usd,
         )
 
-    # Each of the following returns decide, observe and the state they work on.
+    @property
+    def _first_round(self) -> int:
+        """Rounds since midnight when the test part begins."""
+        return self._split % round(SECONDS_PER_DAY / self._seconds)
+
+    def _clock(self, resources: Resources) -> Floats:
+        """The pool free, estimates taken as right; of a day that has begun, its share of the budget counts as spent."""
+        return np.array([0.0, resources.usd_per_day * self._first_round * self._seconds / SECONDS_PER_DAY, 1.0])
+
+    # Each of the following returns prepare, decide, observe and the state they work on.
 
     def _static(self, resources: Resources) -> Any:
         """The best one configuration that keeps up on its own, by training quality; streams share cores equally."""
@@ -196,13 +206,23 @@ class Study:
         for v in range(len(self._traces)):
             fits = [k for k, work in enumerate(self._estimate[v]) if work <= share] or [0]
             order[v, 0] = max(fits, key=lambda k: value[v, k])
-        return policies.decide_ladder, policies.observe_nothing, policies.Ladder(order, self._estimate)
+        return (
+            policies.prepare_nothing,
+            policies.decide_ladder,
+            policies.observe_nothing,
+            policies.Ladder(order, self._estimate),
+        )
 
     def _videostorm(self, resources: Resources) -> Any:
         """The most qualitative that the buffer still holds: full early, then what runs in real time."""
         del resources
         order = np.argsort(-self._quality[: self._split].mean(axis=0), axis=1)
-        return policies.decide_ladder, policies.observe_nothing, policies.Ladder(order, self._estimate)
+        return (
+            policies.prepare_nothing,
+            policies.decide_ladder,
+            policies.observe_nothing,
+            policies.Ladder(order, self._estimate),
+        )
 
     def _chameleon(self, resources: Resources) -> Any:
         """The target that does best on the training part, replayed with the same resources."""
@@ -214,13 +234,23 @@ class Study:
 
         def trained(target: float) -> float:
             sums, chosen = np.zeros(6), np.zeros((self._split, len(self._traces)), dtype=np.int16)
-            decide, observe = policies.decide_profiled, policies.observe_profiled
-            replay(decide, observe, state(train.quality, target), train, _clock(), sums, chosen, 0, self._split)
+            replay(
+                policies.prepare_nothing,
+                policies.decide_profiled,
+                policies.observe_profiled,
+                state(train.quality, target),
+                train,
+                np.array([0.0, 0.0, 1.0]),
+                sums,
+                chosen,
+                0,
+                self._split,
+            )
             return float(sums[0])
 
         target = max((float(each) for each in np.linspace(0, 1, 41)), key=trained)
         test = np.ascontiguousarray(self._quality[self._split :])
-        return policies.decide_profiled, policies.observe_profiled, state(test, target)
+        return policies.prepare_nothing, policies.decide_profiled, policies.observe_profiled, state(test, target)
 
     def _skyscraper(self, resources: Resources) -> Any:
         forecasts, centres = [], []
@@ -229,11 +259,13 @@ class Study:
             choice = self._choice[v]
             forecasts.append(StreamForecast(centre[:, choice.configuration], share, choice.work, choice.usd))
             centres.append(centre)
+        started = time.perf_counter()
         made = plan(
             forecasts,
             work_core_seconds=core_seconds_per_segment(resources.cores, self._seconds),
             usd=usd_per_segment(resources.usd_per_day, self._seconds),
         )
+        self._plan_seconds = time.perf_counter() - started
         alpha = np.stack(made.alpha)
         state = policies.Planned(
             alpha,
@@ -245,49 +277,64 @@ class Study:
             self._choice[0].configuration,
             np.zeros(len(self._traces), dtype=np.int64),
         )
-        return policies.decide_planned, policies.observe_planned, state
+        return policies.prepare_nothing, policies.decide_planned, policies.observe_planned, state
 
     def _priced(self, resources: Resources) -> Any:
         predictions, residuals, honest = self._trained
         slot_segments = max(1, round(_SLOT_SECONDS / self._seconds))
-        per_day = max(1, round(SECONDS_PER_DAY / self._seconds))
-        slots = (np.arange(self._split) % per_day) // slot_segments
-        if not self.settings.forecast:
-            # The same distribution at every time of day.
-            slots = (np.arange(self._split) * 7919) % round(SECONDS_PER_DAY / _SLOT_SECONDS)
-        made = plan_streams(
+        slot_seconds = slot_segments * self._seconds
+        started = time.perf_counter()
+        plan = plan_streams(
             [
-                History(honest[:, v], self._quality[: self._split, v], slots, choice)
+                Sample(honest[:, v], self._quality[: self._split, v], np.arange(self._split) // slot_segments, choice)
                 for v, choice in enumerate(self._choice)
             ],
             cores=resources.cores,
             segment_seconds=self._seconds,
-            slot_seconds=_SLOT_SECONDS,
+            slot_seconds=slot_seconds,
             buffer_seconds=max(resources.buffer_seconds - resources.reserve_seconds, self._seconds),
-            usd_per_round=usd_per_segment(resources.usd_per_day, self._seconds),
+            usd_per_day=resources.usd_per_day,
+            **({} if self.settings.forecast else {"reach_seconds": SECONDS_PER_DAY}),
         )
-        prices = made.table
-        # The test part starts at some time of day.
-        shifted = np.roll(prices.price, -(self._split % per_day // slot_segments), axis=0)
+        self._plan_seconds = time.perf_counter() - started
+        first = self._first_round
+        rounds = np.arange(len(predictions[0]))
+        coming = [
+            Sample(predictions[0, :, v], predictions[0, :, v], (rounds + first) // slot_segments, choice)
+            for v, choice in enumerate(self._choice)
+        ]
+        slots = int((rounds[-1] + first) // slot_segments) + 1
+        known = demand(coming, slots, plan.grid, plan.usd_price)
+        # The same by round instead of by slot, for the level of the newest content.
+        each = demand([replace(one, slots=rounds) for one in coming], len(rounds), plan.grid, plan.usd_price)
         width = self._quality.shape[2]
+        covariance = np.stack([model.covariance for model in residuals])
         state = priced.Priced(
             predictions,
-            np.ascontiguousarray(shifted),
-            prices.lags,
-            np.array([made.usd_price]),
+            Table(plan.grid, plan.lags, plan.price, plan.after, plan.edges),
+            np.empty(len(plan.lags)),
+            known.value,
+            known.work * slot_segments / resources.cores - slot_seconds,
+            np.concatenate([[0.0], np.cumsum(each.need)]),
+            plan.last_need,
+            np.array([plan.usd_price, plan.usd_price]),
+            plan.usd_curve,
+            resources.usd_per_day,
+            first,
             slot_segments,
+            self._seconds,
             AHEAD_SEGMENTS * self._seconds if self.settings.look_ahead else np.inf,
             np.stack([choice.work for choice in self._choice]),
             np.stack([choice.usd for choice in self._choice]),
             self._choice[0].configuration,
             np.zeros((len(self._traces), width)),
-            np.stack([model.covariance for model in residuals]),
+            covariance.copy(),
             np.array([model.persistence for model in residuals]),
-            np.stack([model.covariance for model in residuals]),
+            covariance,
             np.stack([model.noise for model in residuals]),
             np.ones(len(self._traces)),
         )
-        return priced.decide_priced, priced.observe_priced, state
+        return priced.prepare_priced, priced.decide_priced, priced.observe_priced, state
 
     @cached_property
     def _categories(self) -> list[tuple[Floats, Floats]]:
@@ -347,14 +394,10 @@ class Study:
             resources.buffer_seconds,
             resources.uncertainty,
             resources.usd_per_day,
+            self._first_round,
             disturbance.outage_start_seconds,
             disturbance.outage_start_seconds + disturbance.outage_seconds,
         )
-
-
-def _clock() -> Floats:
-    """The pool free at the start, nothing spent, estimates taken as right."""
-    return np.array([0.0, 0.0, 1.0])
 
 
 def _switch_seconds_p99(decide: Callable[..., Any], state: Any, world: World) -> float:
@@ -369,10 +412,12 @@ def _switch_seconds_p99(decide: Callable[..., Any], state: Any, world: World) ->
     return float(np.percentile(taken[1:], 99))
 
 
-def _warm(decide: Callable[..., Any], observe: Callable[..., Any], state: Any, world: World) -> None:
+def _warm(
+    prepare: Callable[..., Any], decide: Callable[..., Any], observe: Callable[..., Any], state: Any, world: World
+) -> None:
     """Compile before timing: no round is replayed."""
     chosen = np.zeros((1, world.quality.shape[1]), dtype=np.int16)
-    replay(decide, observe, state, world, _clock(), np.zeros(6), chosen, 0, 0)
+    replay(prepare, decide, observe, state, world, np.array([0.0, 0.0, 1.0]), np.zeros(6), chosen, 0, 0)
 
 
 def _check_resources(resources: Resources, disturbance: Disturbance) -> None:
