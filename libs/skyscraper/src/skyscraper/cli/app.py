@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from skyscraper.cli.simulate import simulate
+from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
 from skyscraper.service.config import KafkaConfig
@@ -30,6 +31,7 @@ pipeline_app = typer.Typer(help="Pipelines: what turns video into rows.", no_arg
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(trace_app, name="trace")
 
 Bootstrap = Annotated[
     str,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.simulate.errors import TraceError
+from skyscraper.simulate.prices import BURST_USD_PER_CORE_SECOND, ROUND_TRIP_SECONDS
 from skyscraper.simulate.trace import Trace, make_trace
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,6 @@ _CHEAPEST, _DEAREST = 0.08, 5.0
 # Correlation of about 0.8 between what headers show and the load: what packet features reach on the street camera.
 _FEATURE_NOISE = 0.25
 _QUALITY_NOISE = 0.04
-# A c2-standard-60 costs 2.51 USD an hour; spot machines a third of it; the cloud's core-second is 1.8 times the pool's.
-_BURST_USD_PER_CORE_SECOND = 2.51 / 60 / 3600 / 3 * 1.8
-_ROUND_TRIP_SECONDS = 0.5
 
 
 def generate(
@@ -68,8 +66,8 @@ def generate(
         segment_bytes=120_000 * segment_seconds * (0.5 + load),
         segment_seconds=segment_seconds,
         features=features,
-        burst_usd=work * _BURST_USD_PER_CORE_SECOND,
-        burst_seconds=work + _ROUND_TRIP_SECONDS,
+        burst_usd=work * BURST_USD_PER_CORE_SECOND,
+        burst_seconds=work + ROUND_TRIP_SECONDS,
     )
 
 

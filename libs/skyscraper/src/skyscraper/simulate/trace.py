@@ -23,7 +23,8 @@ class Trace:
 
     quality [T,K] ≥ 0, any unit; work_core_seconds [T,K] > 0, CPU time of one segment; segment_bytes [T];
     features [T,F], known before a segment is processed; burst_usd [K] and burst_seconds [K] where configurations may
-    run on burst machines (price and round trip of one segment), else None.
+    run on burst machines (price and round trip of one segment), else None. labels [K] say what the configurations are;
+    hours [T] are each segment's time of day, where a recording knows it.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Trace:
     features: Floats
     burst_usd: Floats | None = None
     burst_seconds: Floats | None = None
+    labels: tuple[str, ...] = ()
+    hours: Floats | None = None
 
     @property
     def segments(self) -> int:
@@ -55,6 +58,7 @@ class Trace:
             work_core_seconds=self.work_core_seconds[start:stop],
             segment_bytes=self.segment_bytes[start:stop],
             features=self.features[start:stop],
+            hours=None if self.hours is None else self.hours[start:stop],
         )
 
 
@@ -98,6 +102,8 @@ def make_trace(name: str, **arrays: Any) -> Trace:
         _sized(name, "burst_seconds", arrays["burst_seconds"], width)
         if arrays.get("burst_seconds") is not None
         else None,
+        labels=_labels(name, arrays.get("labels"), width),
+        hours=_sized(name, "hours", arrays["hours"], count) if arrays.get("hours") is not None else None,
     )
 
 
@@ -127,6 +133,10 @@ def save_trace(path: Path, trace: Trace) -> None:
         arrays["burst_usd"] = trace.burst_usd
     if trace.burst_seconds is not None:
         arrays["burst_seconds"] = trace.burst_seconds
+    if trace.labels:
+        arrays["labels"] = np.array(trace.labels)
+    if trace.hours is not None:
+        arrays["hours"] = trace.hours
     np.savez_compressed(path, **arrays)
 
 
@@ -151,3 +161,12 @@ def _sized(name: str, key: str, value: Any, length: int) -> Floats:
     if array.shape != (length,):
         raise TraceError(f"{name}: {key} is {array.shape}; expected ({length},)")
     return array
+
+
+def _labels(name: str, value: Any, width: int) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    labels = tuple(str(label) for label in np.asarray(value).ravel())
+    if len(labels) != width:
+        raise TraceError(f"{name}: {len(labels)} labels for {width} configurations")
+    return labels

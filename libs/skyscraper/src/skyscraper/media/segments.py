@@ -1,0 +1,70 @@
+"""The segments of a file or street camera, cut as the publisher cuts them, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from skyscraper.media.features import packet_features
+from skyscraper.media.mux import CARRIAGES, Muxer, VideoPacket
+from skyscraper.media.segmenter import PacketInfo, Segmenter, Step
+from skyscraper.media.sources import Source, SourceKind, VideoInput, locations
+from skyscraper.media.ticks import to_seconds, to_ticks
+from skyscraper.media.timestamps import TimestampRepair
+
+_OPEN_SECONDS = 10.0
+_READ_SECONDS = 30.0
+_MAX_OPEN_SECONDS = 10.0
+_MAX_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class VideoSegment:
+    """One segment: its bytes, where it begins in its source, how long it is, and what its packets tell."""
+
+    value: bytes
+    start_seconds: float
+    duration_seconds: float
+    frames: int
+    features: dict[str, float]
+
+
+def read_segments(source: Source, segment_seconds: float) -> Iterator[VideoSegment]:
+    """Every segment of a file, of a folder's files, or of one turn of a street camera. Raises SourceError."""
+    for location in locations(source, sleep=lambda _: True):
+        with VideoInput(source, location, open_seconds=_OPEN_SECONDS, read_seconds=_READ_SECONDS) as video:
+            yield from _cut(video, segment_seconds)
+        if source.kind is not SourceKind.DIRECTORY:
+            return
+
+
+def _cut(video: VideoInput, segment_seconds: float) -> Iterator[VideoSegment]:
+    muxer = Muxer(video.stream, CARRIAGES[video.codec])
+    repair = TimestampRepair()
+    repair.restart()
+    segmenter = Segmenter[VideoPacket](
+        target_seconds=segment_seconds, max_open_seconds=_MAX_OPEN_SECONDS, max_bytes=_MAX_BYTES
+    )
+    for packet in video.packets():
+        for part in muxer.filtered(packet):
+            base = part.time_base
+            times = repair.repair(
+                None if part.pts is None else to_ticks(part.pts, base),
+                None if part.dts is None else to_ticks(part.dts, base),
+                to_ticks(part.duration or 0, base),
+            )
+            info = PacketInfo(times.pts, times.dts, times.duration, part.size, part.is_keyframe)
+            yield from _finished(segmenter.push(info, part), muxer)
+    yield from _finished(segmenter.flush(), muxer)
+
+
+def _finished(step: Step[VideoPacket], muxer: Muxer) -> Iterator[VideoSegment]:
+    for cut in step.cuts:
+        duration = cut.end_pts - cut.start_pts
+        yield VideoSegment(
+            muxer.mux(cut.infos, cut.payloads),
+            to_seconds(cut.start_pts),
+            to_seconds(duration),
+            len(cut.infos),
+            packet_features(cut.infos, duration),
+        )
