@@ -13,9 +13,9 @@ from skyscraper.pipeline import Pipeline
 from skyscraper.v1 import profile_pb2
 
 
-def register_pipeline(client: Mapping[str, Any], pipeline: Pipeline, *, deadline_seconds: float = 30.0) -> None:
-    """Write the pipeline's profile. Raises BusTimeout."""
-    profile = profile_pb2.Profile(
+def describe(pipeline: Pipeline) -> profile_pb2.Profile:
+    """What the pipeline itself says: its knobs and the shape of its rows."""
+    return profile_pb2.Profile(
         pipeline=pipeline.name,
         version=pipeline.version,
         row_schema=pipeline.row_schema.to_proto(),
@@ -29,6 +29,11 @@ def register_pipeline(client: Mapping[str, Any], pipeline: Pipeline, *, deadline
             for knob in pipeline.knobs
         ],
     )
+
+
+def register_pipeline(client: Mapping[str, Any], pipeline: Pipeline, *, deadline_seconds: float = 30.0) -> None:
+    """Write the pipeline's profile. Raises BusTimeout."""
+    profile = describe(pipeline)
     failed: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:

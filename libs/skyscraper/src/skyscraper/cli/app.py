@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from skyscraper.cli.fit import fit, profile_app
 from skyscraper.cli.simulate import simulate
 from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
@@ -32,6 +33,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(trace_app, name="trace")
+app.add_typer(profile_app, name="profile")
 
 Bootstrap = Annotated[
     str,
@@ -205,6 +207,7 @@ def query(
         print_table(result, Console())
 
 
+app.command()(fit)
 app.command()(simulate)
 
 

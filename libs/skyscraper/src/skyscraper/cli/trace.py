@@ -91,12 +91,17 @@ def stretch_trace(
     days: Annotated[float, typer.Option(help="Length.", min=0.01)] = 8.0,
     seed: Annotated[int, typer.Option(help="Of the days.", min=0)] = 0,
     camera_seed: Annotated[int, typer.Option(help="The camera's own seed when it was recorded.", min=0)] = 0,
+    train_fraction: Annotated[
+        float, typer.Option(help="The first days, in thirds, and the rest show pixels of their own.", min=0.1, max=1)
+    ] = 0.625,
 ) -> None:
     """Lay a recording of a day in minutes out over full days."""
     from skyscraper.simulate.stretch import stretch
     from skyscraper.simulate.trace import load_trace, save_trace
 
-    made = stretch(load_trace(trace), days=days, seed=seed, base_seed=camera_seed)
+    thirds = train_fraction / 3
+    parts = (thirds, thirds, thirds, 1 - train_fraction) if train_fraction < 1 else (thirds, thirds, thirds)
+    made = stretch(load_trace(trace), days=days, seed=seed, base_seed=camera_seed, parts=parts)
     save_trace(_writable(out), made)
     typer.echo(f"{out}: {made.segments} segments over {days:g} days")
 

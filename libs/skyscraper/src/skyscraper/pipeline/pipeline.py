@@ -20,6 +20,10 @@ from skyscraper.pipeline.knobs import Configuration, Knob
 from skyscraper.pipeline.rows import Row, RowSchema
 
 ENTRY_POINTS = "skyscraper.pipelines"
+# What runs per segment, in this order: frames out of the segment, `Pipeline.detect`, `Pipeline.track`.
+OPERATORS = ("decode", "detect", "track")
+# Those that need nothing of the segment before, and so may run anywhere.
+STATELESS_OPERATORS = ("decode", "detect")
 
 
 @dataclass(frozen=True)

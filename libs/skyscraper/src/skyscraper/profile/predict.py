@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
+
+from skyscraper.profile.trees import Forest, fit_forest
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ class Predictor:
 
     mean: Floats
     components: Floats
-    models: tuple[HistGradientBoostingRegressor, ...]
+    models: tuple[Forest, ...]
 
     def predict(self, inputs: Floats) -> Floats:
         """[T,K] from [T,G]; never below 0."""
@@ -88,12 +89,7 @@ def fit_predictor(inputs: Floats, quality: Floats, *, seed: int) -> Predictor:
     rows = np.arange(len(inputs))
     if len(rows) > _MAX_TRAINING_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_TRAINING_ROWS, replace=False))
-    models = tuple(
-        HistGradientBoostingRegressor(
-            max_iter=120, learning_rate=0.08, max_leaf_nodes=24, min_samples_leaf=40, random_state=seed
-        ).fit(inputs[rows], scores[rows, index])
-        for index in range(count)
-    )
+    models = tuple(fit_forest(inputs[rows], scores[rows, index], seed=seed) for index in range(count))
     return Predictor(mean, components, models)
 
 

@@ -13,6 +13,7 @@ from skyscraper.errors import SkyscraperError
 from skyscraper.media.segments import read_segments
 from skyscraper.media.sources import Source, SourceKind
 from skyscraper.pipeline import Configuration, Pipeline, configure
+from skyscraper.pipeline.pipeline import OPERATORS
 from skyscraper.record.trace import Progress, Recording, record, search_configurations
 from skyscraper.simulate.prices import BURST_USD_PER_CORE_SECOND, ROUND_TRIP_SECONDS
 from skyscraper.simulate.trace import Trace, make_trace
@@ -111,5 +112,7 @@ def to_trace(name: str, recording: Recording, hours: Floats | None) -> Trace:
         burst_usd=work.mean(axis=0) * BURST_USD_PER_CORE_SECOND,
         burst_seconds=work.mean(axis=0) + ROUND_TRIP_SECONDS,
         labels=[label(recording.configurations[index]) for index in order],
+        operators=OPERATORS,
+        operator_work=recording.core_seconds.mean(axis=0)[order],
         **arrays,
     )

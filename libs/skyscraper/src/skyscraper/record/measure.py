@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from skyscraper.media.decode import decode_segment
 from skyscraper.media.segments import VideoSegment
@@ -125,7 +126,16 @@ _worker: list[Detector] = []
 
 
 def _begin(pipeline: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker.append(Detector(load_pipeline(pipeline)))
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(segment: VideoSegment, configurations: Sequence[Configuration]) -> list[Detected]:

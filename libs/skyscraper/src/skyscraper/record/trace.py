@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skyscraper.media.segments import VideoSegment
 from skyscraper.pipeline import Configuration, Pipeline
+from skyscraper.pipeline.pipeline import OPERATORS
 from skyscraper.profile.sample import diverse
 from skyscraper.profile.search import Found, Score, cheapest, dearest, search
 from skyscraper.record.measure import Tracks, detect_all
@@ -21,8 +22,8 @@ Floats = NDArray[np.float64]
 
 # Content features a trace holds, in this order; one that a codec does not give is 0.
 FEATURES = ("bytes_per_frame", "interframe_bytes", "interframe_bytes_cv", "ip_ratio", "keyframe_bytes")
-OPERATORS = ("decode", "detect", "track")
-# Segments of which the cheapest and the dearest quality are measured, to choose those for the search among.
+# Segments of which the cheapest and the dearest quality are measured, to choose those for the search among: a quarter
+# of the footage, and no more than this.
 _LOOKED_AT = 48
 _SAVE_EVERY_SEGMENTS = 20
 
@@ -56,7 +57,7 @@ def search_configurations(
     pipeline: Pipeline, segments: Sequence[VideoSegment], *, sampled: int, most: int, processes: int, progress: Progress
 ) -> Found:
     """The knob search of the paper's section 3.1 on real segments. A segment's predecessor warms the tracker up."""
-    looked = np.unique(np.linspace(1, len(segments) - 1, min(_LOOKED_AT, len(segments) - 1)).astype(int))
+    looked = np.unique(np.linspace(1, len(segments) - 1, min(_LOOKED_AT, len(segments) // 4)).astype(int))
 
     def measure(wanted: Sequence[tuple[int, Configuration]], of: Sequence[int], what: str) -> list[Score]:
         """Batches by segment, all cores busy."""

@@ -91,6 +91,7 @@ class Planned(NamedTuple):
     usd: Floats  # [N,O]
     configuration: NDArray[np.int64]  # [O]
     last: NDArray[np.int64]  # [N] category of the last segment
+    labels: NDArray[np.int64]  # [T,N] category of every segment so far
 
 
 @njit
@@ -109,4 +110,5 @@ def observe_planned(  # pragma: no cover - compiled
     c = category(state.centres[v], quality, state.configuration[option])
     state.used[v, state.last[v], option] += 1.0
     state.last[v] = c
+    state.labels[t, v] = c
     return 0.0

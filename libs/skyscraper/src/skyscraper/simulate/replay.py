@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from skyscraper.control.work import recalibrated
+
 Floats = NDArray[np.float64]
 
 
@@ -93,8 +95,7 @@ def replay(  # pragma: no cover - compiled
             busy = 0.0
             if world.estimate[v, option] > 0:
                 busy = world.work[t, v, k]
-                # Slow enough to ride out a segment's noise, quick enough to learn a wrong estimate within minutes.
-                clock[2] += 0.02 * (busy / world.estimate[v, option] - clock[2])
+                clock[2] = recalibrated(clock[2], world.estimate[v, option], busy)
             busy += observe(state, t, v, option, quality)
             sums[1] += busy
             clock[0] = now + busy / world.cores

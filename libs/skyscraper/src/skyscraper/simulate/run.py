@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from skyscraper.control.lookahead import Table
 from skyscraper.control.plan import StreamForecast, plan
 from skyscraper.control.prices import plan_streams
 from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
+from skyscraper.profile.categorise import Categories, categorise, classify, discriminating
+from skyscraper.profile.forecast import Forecaster, examples, latest_input
+from skyscraper.profile.forecast import train as train_forecaster
 from skyscraper.profile.predict import (
     AHEAD_SEGMENTS,
     ResidualModel,
@@ -37,6 +40,8 @@ Floats = NDArray[np.float64]
 POLICIES = ("static", "videostorm", "chameleon", "skyscraper", "priced", "optimum")
 _SLOT_SECONDS = 600.0
 _PROFILE_PERIOD_SEGMENTS = 64
+# Fewer training points of the forecaster say nothing.
+_FEWEST_EXAMPLES = 20
 # So that the p99 rests on ten calls.
 _TIMED_SWITCHES = 1001
 
@@ -99,6 +104,17 @@ class Settings:
     seed: int = 0
 
 
+class Controller(NamedTuple):
+    """A policy's compiled functions (see `policies`), the state they work on, and what is done before each plan window
+    of a policy that has them."""
+
+    prepare: Any
+    decide: Any
+    observe: Any
+    state: Any
+    replan: Callable[[int], None] | None = None
+
+
 class Study:
     """One training of all policies on traces (streams under one budget), to be replayed with many resources."""
 
@@ -141,11 +157,17 @@ class Study:
             # The paper's baseline has no guard: it may lose segments.
             world = world._replace(limit_seconds=np.inf)
         self._plan_seconds = 0.0
-        prepare, decide, observe, state = getattr(self, f"_{policy}")(resources)
+        controller: Controller = getattr(self, f"_{policy}")(resources)
+        prepare, decide, observe, state = controller[:4]
         clock, sums = self._clock(resources), np.zeros(6)
         chosen = np.zeros((world.quality.shape[0], len(self._traces)), dtype=np.int16)
         _warm(prepare, decide, observe, state, world)
-        replay(prepare, decide, observe, state, world, clock, sums, chosen, 0, world.quality.shape[0])
+        rounds = world.quality.shape[0]
+        window = rounds if controller.replan is None else round(self.settings.plan_window_seconds / self._seconds)
+        for start in range(0, rounds, window):
+            if controller.replan is not None:
+                controller.replan(start)
+            replay(prepare, decide, observe, state, world, clock, sums, chosen, start, min(start + window, rounds))
         per_switch = _switch_seconds_p99(decide, state, world)
         return Outcome(
             policy,
@@ -196,9 +218,9 @@ class Study:
         """The pool free, estimates taken as right; of a day that has begun, its share of the budget counts as spent."""
         return np.array([0.0, resources.usd_per_day * self._first_round * self._seconds / SECONDS_PER_DAY, 1.0])
 
-    # Each of the following returns prepare, decide, observe and the state they work on.
+    # Each of the following makes a policy's controller.
 
-    def _static(self, resources: Resources) -> Any:
+    def _static(self, resources: Resources) -> Controller:
         """The best one configuration that keeps up on its own, by training quality; streams share cores equally."""
         share = core_seconds_per_segment(resources.cores, self._seconds) / len(self._traces)
         value = self._quality[: self._split].mean(axis=0)
@@ -206,25 +228,25 @@ class Study:
         for v in range(len(self._traces)):
             fits = [k for k, work in enumerate(self._estimate[v]) if work <= share] or [0]
             order[v, 0] = max(fits, key=lambda k: value[v, k])
-        return (
+        return Controller(
             policies.prepare_nothing,
             policies.decide_ladder,
             policies.observe_nothing,
             policies.Ladder(order, self._estimate),
         )
 
-    def _videostorm(self, resources: Resources) -> Any:
+    def _videostorm(self, resources: Resources) -> Controller:
         """The most qualitative that the buffer still holds: full early, then what runs in real time."""
         del resources
         order = np.argsort(-self._quality[: self._split].mean(axis=0), axis=1)
-        return (
+        return Controller(
             policies.prepare_nothing,
             policies.decide_ladder,
             policies.observe_nothing,
             policies.Ladder(order, self._estimate),
         )
 
-    def _chameleon(self, resources: Resources) -> Any:
+    def _chameleon(self, resources: Resources) -> Controller:
         """The target that does best on the training part, replayed with the same resources."""
         train = self._world(resources, Disturbance(), part=slice(0, self._split))._replace(limit_seconds=np.inf)
 
@@ -250,36 +272,63 @@ class Study:
 
         target = max((float(each) for each in np.linspace(0, 1, 41)), key=trained)
         test = np.ascontiguousarray(self._quality[self._split :])
-        return policies.prepare_nothing, policies.decide_profiled, policies.observe_profiled, state(test, target)
-
-    def _skyscraper(self, resources: Resources) -> Any:
-        forecasts, centres = [], []
-        for v in range(len(self._traces)):
-            centre, share = self._categories[v]
-            choice = self._choice[v]
-            forecasts.append(StreamForecast(centre[:, choice.configuration], share, choice.work, choice.usd))
-            centres.append(centre)
-        started = time.perf_counter()
-        made = plan(
-            forecasts,
-            work_core_seconds=core_seconds_per_segment(resources.cores, self._seconds),
-            usd=usd_per_segment(resources.usd_per_day, self._seconds),
+        return Controller(
+            policies.prepare_nothing, policies.decide_profiled, policies.observe_profiled, state(test, target)
         )
-        self._plan_seconds = time.perf_counter() - started
-        alpha = np.stack(made.alpha)
+
+    def _skyscraper(self, resources: Resources) -> Controller:
+        rounds, streams = self._segments - self._split, len(self._traces)
+        models = self._categories
+        width = max(model.count for model, _, _ in models)
+        works = np.stack([choice.work for choice in self._choice])
+        usds = np.stack([choice.usd for choice in self._choice])
+        configuration = self._choice[0].configuration
+        # Streams with fewer categories repeat their last, which nothing is ever closest to first.
+        centres = np.stack([_padded(model.centres, width) for model, _, _ in models])
+        alpha = np.zeros((streams, width, works.shape[1]))
         state = policies.Planned(
             alpha,
             np.zeros_like(alpha),
-            np.stack(centres),
-            np.stack([forecast.quality for forecast in forecasts]),
-            np.stack([choice.work for choice in self._choice]),
-            np.stack([choice.usd for choice in self._choice]),
-            self._choice[0].configuration,
-            np.zeros(len(self._traces), dtype=np.int64),
+            centres,
+            np.ascontiguousarray(centres[:, :, configuration]),
+            works,
+            usds,
+            configuration,
+            np.zeros(streams, dtype=np.int64),
+            np.zeros((rounds, streams), dtype=np.int64),
         )
-        return policies.prepare_nothing, policies.decide_planned, policies.observe_planned, state
 
-    def _priced(self, resources: Resources) -> Any:
+        def replan(start: int) -> None:
+            """The paper's planner, once per window, from the categories seen so far."""
+            forecasts = []
+            for v, (model, labels, forecaster) in enumerate(models):
+                past = np.concatenate([labels, state.labels[:start, v]])
+                share = self._forecast_share(past, model.count, forecaster)
+                forecasts.append(StreamForecast(model.centres[:, configuration], share, works[v], usds[v]))
+            started = time.perf_counter()
+            made = plan(
+                forecasts,
+                work_core_seconds=core_seconds_per_segment(resources.cores, self._seconds),
+                usd=usd_per_segment(resources.usd_per_day, self._seconds),
+            )
+            self._plan_seconds = max(self._plan_seconds, time.perf_counter() - started)
+            for v, each in enumerate(made.alpha):
+                state.alpha[v] = _padded(each, width)
+            state.used[:] = 0.0
+
+        return Controller(policies.prepare_nothing, policies.decide_planned, policies.observe_planned, state, replan)
+
+    def _forecast_share(self, past: NDArray[np.int64], count: int, forecaster: Forecaster | None) -> Floats:
+        """Of the coming window: as the forecaster says, or as the last window was where there was too little to train
+        one."""
+        if not self.settings.forecast:
+            return np.asarray(np.bincount(past[: self._split], minlength=count) / self._split)
+        if forecaster is not None:
+            return np.asarray(forecaster.forecast(latest_input(past, count, self._seconds))[0])
+        window = past[-round(self.settings.plan_window_seconds / self._seconds) :]
+        return np.asarray(np.bincount(window, minlength=count) / len(window))
+
+    def _priced(self, resources: Resources) -> Controller:
         predictions, residuals, honest = self._trained
         slot_segments = max(1, round(_SLOT_SECONDS / self._seconds))
         slot_seconds = slot_segments * self._seconds
@@ -334,27 +383,20 @@ class Study:
             np.stack([model.noise for model in residuals]),
             np.ones(len(self._traces)),
         )
-        return priced.prepare_priced, priced.decide_priced, priced.observe_priced, state
+        return Controller(priced.prepare_priced, priced.decide_priced, priced.observe_priced, state)
 
     @cached_property
-    def _categories(self) -> list[tuple[Floats, Floats]]:
-        """Per stream the centres [C,K] and shares [C] over the last plan window of training."""
-        from sklearn.cluster import KMeans
-
+    def _categories(self) -> list[tuple[Categories, NDArray[np.int64], Forecaster | None]]:
+        """Per stream its categories, the training segments' labels [T], and the forecaster."""
         found = []
-        window = round(self.settings.plan_window_seconds / self._seconds)
         for v in range(len(self._traces)):
             train = self._quality[: self._split, v]
-            count = min(self.settings.categories, len(np.unique(train, axis=0)))
-            model = KMeans(count, n_init=4, random_state=self.settings.seed).fit(train[:: max(1, len(train) // 20_000)])
-            labels = model.predict(train[-window:])
-            share = np.bincount(labels, minlength=count) / len(labels)
-            centre = np.asarray(model.cluster_centers_, dtype=np.float64)
-            if count < self.settings.categories:
-                missing = self.settings.categories - count
-                centre = np.concatenate([centre, np.repeat(centre[-1:], missing, axis=0)])
-                share = np.concatenate([share, np.zeros(missing)])
-            found.append((centre, share))
+            model = categorise(train, self.settings.categories, seed=self.settings.seed)
+            teller = discriminating(model, train)
+            labels = classify(model.centres, train[:, teller], teller)
+            points = examples(labels, model.count, self._seconds, self.settings.plan_window_seconds)
+            enough = len(points.inputs) >= _FEWEST_EXAMPLES
+            found.append((model, labels, train_forecaster(points, seed=self.settings.seed) if enough else None))
         return found
 
     @cached_property
@@ -398,6 +440,10 @@ class Study:
             disturbance.outage_start_seconds,
             disturbance.outage_start_seconds + disturbance.outage_seconds,
         )
+
+
+def _padded(rows: Floats, count: int) -> Floats:
+    return np.asarray(np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)]))
 
 
 def _switch_seconds_p99(decide: Callable[..., Any], state: Any, world: World) -> float:

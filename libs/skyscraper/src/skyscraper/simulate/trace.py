@@ -24,7 +24,8 @@ class Trace:
     quality [T,K] ≥ 0, any unit; work_core_seconds [T,K] > 0, CPU time of one segment; segment_bytes [T];
     features [T,F], known before a segment is processed; burst_usd [K] and burst_seconds [K] where configurations may
     run on burst machines (price and round trip of one segment), else None. labels [K] say what the configurations are;
-    hours [T] are each segment's time of day, where a recording knows it.
+    hours [T] are each segment's time of day, and operator_work [K,P] the mean core-seconds of each of `operators`,
+    where a recording knows them.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Trace:
     burst_seconds: Floats | None = None
     labels: tuple[str, ...] = ()
     hours: Floats | None = None
+    operators: tuple[str, ...] = ()
+    operator_work: Floats | None = None
 
     @property
     def segments(self) -> int:
@@ -103,6 +106,7 @@ def make_trace(name: str, **arrays: Any) -> Trace:
         if arrays.get("burst_seconds") is not None
         else None,
         labels=_labels(name, arrays.get("labels"), width),
+        **_operators(name, arrays, width),
         hours=_sized(name, "hours", arrays["hours"], count) if arrays.get("hours") is not None else None,
     )
 
@@ -137,6 +141,8 @@ def save_trace(path: Path, trace: Trace) -> None:
         arrays["labels"] = np.array(trace.labels)
     if trace.hours is not None:
         arrays["hours"] = trace.hours
+    if trace.operator_work is not None:
+        arrays |= {"operators": np.array(trace.operators), "operator_work": trace.operator_work}
     np.savez_compressed(path, **arrays)
 
 
@@ -161,6 +167,16 @@ def _sized(name: str, key: str, value: Any, length: int) -> Floats:
     if array.shape != (length,):
         raise TraceError(f"{name}: {key} is {array.shape}; expected ({length},)")
     return array
+
+
+def _operators(name: str, arrays: dict[str, Any], width: int) -> dict[str, Any]:
+    if arrays.get("operator_work") is None:
+        return {}
+    operators = tuple(str(operator) for operator in np.asarray(arrays.get("operators", ())).ravel())
+    work = _array(name, "operator_work", arrays["operator_work"], "(K, operators)", ndim=2)
+    if work.shape != (width, len(operators)):
+        raise TraceError(f"{name}: operator_work is {work.shape}; expected ({width}, {len(operators)})")
+    return {"operators": operators, "operator_work": work}
 
 
 def _labels(name: str, value: Any, width: int) -> tuple[str, ...]:

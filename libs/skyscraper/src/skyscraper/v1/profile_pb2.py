@@ -24,21 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bskyscraper/v1/profile.proto\x12\rskyscraper.v1\"~\n\x07Profile\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\nrow_schema\x18\x03 \x01(\x0b\x32\x18.skyscraper.v1.RowSchema\x12\"\n\x05knobs\x18\x04 \x03(\x0b\x32\x13.skyscraper.v1.Knob\"N\n\tRowSchema\x12&\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x15.skyscraper.v1.Column\x12\x19\n\x11\x65vent_time_column\x18\x02 \x01(\t\"f\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04type\x18\x02 \x01(\x0e\x32\x19.skyscraper.v1.ColumnType\x12\x10\n\x08nullable\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"P\n\x04Knob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x03(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t*\xa2\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLUMN_TYPE_STRING\x10\x01\x12\x15\n\x11\x43OLUMN_TYPE_INT64\x10\x02\x12\x17\n\x13\x43OLUMN_TYPE_FLOAT64\x10\x03\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x04\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bskyscraper/v1/profile.proto\x12\rskyscraper.v1\"\x9f\x01\n\x07Profile\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\nrow_schema\x18\x03 \x01(\x0b\x32\x18.skyscraper.v1.RowSchema\x12\"\n\x05knobs\x18\x04 \x03(\x0b\x32\x13.skyscraper.v1.Knob\x12\x1f\n\x03\x66it\x18\x05 \x01(\x0b\x32\x12.skyscraper.v1.Fit\"\xb5\x03\n\x03\x46it\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x17\n\x0fsegment_seconds\x18\x03 \x01(\x01\x12\x10\n\x08segments\x18\x04 \x01(\x04\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x34\n\x0e\x63onfigurations\x18\x06 \x03(\x0b\x32\x1c.skyscraper.v1.Configuration\x12-\n\ncategories\x18\x07 \x01(\x0b\x32\x19.skyscraper.v1.Categories\x12-\n\nforecaster\x18\x08 \x01(\x0b\x32\x19.skyscraper.v1.Forecaster\x12+\n\tpredictor\x18\t \x01(\x0b\x32\x18.skyscraper.v1.Predictor\x12\x36\n\x14look_ahead_predictor\x18\n \x01(\x0b\x32\x18.skyscraper.v1.Predictor\x12+\n\tresiduals\x18\x0b \x01(\x0b\x32\x18.skyscraper.v1.Residuals\x12\'\n\x07history\x18\x0c \x01(\x0b\x32\x16.skyscraper.v1.History\"\xa4\x02\n\rConfiguration\x12\x36\n\x05knobs\x18\x01 \x03(\x0b\x32\'.skyscraper.v1.Configuration.KnobsEntry\x12\x14\n\x0cmean_quality\x18\x02 \x01(\x01\x12\x1f\n\x17\x63ore_seconds_per_second\x18\x03 \x01(\x01\x12\x18\n\x10work_uncertainty\x18\x04 \x01(\x01\x12.\n\toperators\x18\x05 \x03(\x0b\x32\x1b.skyscraper.v1.OperatorWork\x12,\n\nplacements\x18\x06 \x03(\x0b\x32\x18.skyscraper.v1.Placement\x1a,\n\nKnobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x0cOperatorWork\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x14\n\x0c\x63ore_seconds\x18\x02 \x01(\x01\"\x8b\x01\n\tPlacement\x12\x17\n\x0f\x62urst_operators\x18\x01 \x03(\t\x12\x19\n\x11pool_core_seconds\x18\x02 \x01(\x01\x12\x0b\n\x03usd\x18\x03 \x01(\x01\x12\x10\n\x08\x62ytes_up\x18\x04 \x01(\x01\x12\x12\n\nbytes_down\x18\x05 \x01(\x01\x12\x17\n\x0flatency_seconds\x18\x06 \x01(\x01\"\x92\x01\n\nCategories\x12%\n\x07\x63\x65ntres\x18\x01 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12#\n\x05share\x18\x02 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12\x12\n\nsilhouette\x18\x03 \x01(\x01\x12$\n\x1c\x64iscriminating_configuration\x18\x04 \x01(\r\"~\n\nForecaster\x12%\n\x07weights\x18\x01 \x03(\x0b\x32\x14.skyscraper.v1.Array\x12$\n\x06\x62iases\x18\x02 \x03(\x0b\x32\x14.skyscraper.v1.Array\x12\x0b\n\x03mae\x18\x03 \x01(\x01\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x01\"\x99\x01\n\tPredictor\x12\"\n\x04mean\x18\x01 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12(\n\ncomponents\x18\x02 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12&\n\x07\x66orests\x18\x03 \x03(\x0b\x32\x15.skyscraper.v1.Forest\x12\x16\n\x0erelative_error\x18\x04 \x01(\x01\"\xd8\x01\n\x06\x46orest\x12%\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12\'\n\tthreshold\x18\x02 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12\"\n\x04left\x18\x03 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12#\n\x05right\x18\x04 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12#\n\x05roots\x18\x05 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12\x10\n\x08\x62\x61seline\x18\x06 \x01(\x01\"o\n\tResiduals\x12\x13\n\x0bpersistence\x18\x01 \x01(\x01\x12(\n\ncovariance\x18\x02 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12#\n\x05noise\x18\x03 \x01(\x0b\x32\x14.skyscraper.v1.Array\"~\n\x07History\x12\'\n\tpredicted\x18\x01 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12#\n\x05truth\x18\x02 \x01(\x0b\x32\x14.skyscraper.v1.Array\x12%\n\x07seconds\x18\x03 \x01(\x0b\x32\x14.skyscraper.v1.Array\"3\n\x05\x41rray\x12\r\n\x05shape\x18\x01 \x03(\r\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"N\n\tRowSchema\x12&\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x15.skyscraper.v1.Column\x12\x19\n\x11\x65vent_time_column\x18\x02 \x01(\t\"f\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04type\x18\x02 \x01(\x0e\x32\x19.skyscraper.v1.ColumnType\x12\x10\n\x08nullable\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"P\n\x04Knob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x03(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t*\xa2\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLUMN_TYPE_STRING\x10\x01\x12\x15\n\x11\x43OLUMN_TYPE_INT64\x10\x02\x12\x17\n\x13\x43OLUMN_TYPE_FLOAT64\x10\x03\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x04\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyscraper.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COLUMNTYPE']._serialized_start=441
-  _globals['_COLUMNTYPE']._serialized_end=603
-  _globals['_PROFILE']._serialized_start=46
-  _globals['_PROFILE']._serialized_end=172
-  _globals['_ROWSCHEMA']._serialized_start=174
-  _globals['_ROWSCHEMA']._serialized_end=252
-  _globals['_COLUMN']._serialized_start=254
-  _globals['_COLUMN']._serialized_end=356
-  _globals['_KNOB']._serialized_start=358
-  _globals['_KNOB']._serialized_end=438
+  _globals['_CONFIGURATION_KNOBSENTRY']._loaded_options = None
+  _globals['_CONFIGURATION_KNOBSENTRY']._serialized_options = b'8\001'
+  _globals['_COLUMNTYPE']._serialized_start=2354
+  _globals['_COLUMNTYPE']._serialized_end=2516
+  _globals['_PROFILE']._serialized_start=47
+  _globals['_PROFILE']._serialized_end=206
+  _globals['_FIT']._serialized_start=209
+  _globals['_FIT']._serialized_end=646
+  _globals['_CONFIGURATION']._serialized_start=649
+  _globals['_CONFIGURATION']._serialized_end=941
+  _globals['_CONFIGURATION_KNOBSENTRY']._serialized_start=897
+  _globals['_CONFIGURATION_KNOBSENTRY']._serialized_end=941
+  _globals['_OPERATORWORK']._serialized_start=943
+  _globals['_OPERATORWORK']._serialized_end=997
+  _globals['_PLACEMENT']._serialized_start=1000
+  _globals['_PLACEMENT']._serialized_end=1139
+  _globals['_CATEGORIES']._serialized_start=1142
+  _globals['_CATEGORIES']._serialized_end=1288
+  _globals['_FORECASTER']._serialized_start=1290
+  _globals['_FORECASTER']._serialized_end=1416
+  _globals['_PREDICTOR']._serialized_start=1419
+  _globals['_PREDICTOR']._serialized_end=1572
+  _globals['_FOREST']._serialized_start=1575
+  _globals['_FOREST']._serialized_end=1791
+  _globals['_RESIDUALS']._serialized_start=1793
+  _globals['_RESIDUALS']._serialized_end=1904
+  _globals['_HISTORY']._serialized_start=1906
+  _globals['_HISTORY']._serialized_end=2032
+  _globals['_ARRAY']._serialized_start=2034
+  _globals['_ARRAY']._serialized_end=2085
+  _globals['_ROWSCHEMA']._serialized_start=2087
+  _globals['_ROWSCHEMA']._serialized_end=2165
+  _globals['_COLUMN']._serialized_start=2167
+  _globals['_COLUMN']._serialized_end=2269
+  _globals['_KNOB']._serialized_start=2271
+  _globals['_KNOB']._serialized_end=2351
 # @@protoc_insertion_point(module_scope)

@@ -46,7 +46,7 @@ Global___ColumnType: _TypeAlias = ColumnType  # noqa: Y015
 
 @_typing.final
 class Profile(_message.Message):
-    """What is known of a pipeline. Today its knobs and the shape of its rows; the offline phase adds to it."""
+    """What is known of a pipeline: its knobs and the shape of its rows, and what the offline phase learned of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -54,12 +54,17 @@ class Profile(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ROW_SCHEMA_FIELD_NUMBER: _builtins.int
     KNOBS_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     version: _builtins.str
     @_builtins.property
     def row_schema(self) -> Global___RowSchema: ...
     @_builtins.property
     def knobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Knob]: ...
+    @_builtins.property
+    def fit(self) -> Global___Fit:
+        """Absent until `skyscraper fit` ran."""
+
     def __init__(
         self,
         *,
@@ -67,14 +72,430 @@ class Profile(_message.Message):
         version: _builtins.str = ...,
         row_schema: Global___RowSchema | None = ...,
         knobs: _abc.Iterable[Global___Knob] | None = ...,
+        fit: Global___Fit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["row_schema", b"row_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "row_schema", b"row_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["knobs", b"knobs", "pipeline", b"pipeline", "row_schema", b"row_schema", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "knobs", b"knobs", "pipeline", b"pipeline", "row_schema", b"row_schema", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
+
+@_typing.final
+class Fit(_message.Message):
+    """What the offline phase learned on some footage. T segments, K configurations (from the cheapest), C categories,
+    F features, G inputs of a predictor.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SEGMENT_SECONDS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    CONFIGURATIONS_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    FORECASTER_FIELD_NUMBER: _builtins.int
+    PREDICTOR_FIELD_NUMBER: _builtins.int
+    LOOK_AHEAD_PREDICTOR_FIELD_NUMBER: _builtins.int
+    RESIDUALS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Tells fits apart: a digest of everything that went in."""
+    seed: _builtins.int
+    segment_seconds: _builtins.float
+    segments: _builtins.int
+    @_builtins.property
+    def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def configurations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Configuration]: ...
+    @_builtins.property
+    def categories(self) -> Global___Categories: ...
+    @_builtins.property
+    def forecaster(self) -> Global___Forecaster:
+        """Absent where the footage was too short to learn one from."""
+
+    @_builtins.property
+    def predictor(self) -> Global___Predictor:
+        """Without and with the features of neighbours in the backlog."""
+
+    @_builtins.property
+    def look_ahead_predictor(self) -> Global___Predictor: ...
+    @_builtins.property
+    def residuals(self) -> Global___Residuals: ...
+    @_builtins.property
+    def history(self) -> Global___History: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        segment_seconds: _builtins.float = ...,
+        segments: _builtins.int = ...,
+        feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        configurations: _abc.Iterable[Global___Configuration] | None = ...,
+        categories: Global___Categories | None = ...,
+        forecaster: Global___Forecaster | None = ...,
+        predictor: Global___Predictor | None = ...,
+        look_ahead_predictor: Global___Predictor | None = ...,
+        residuals: Global___Residuals | None = ...,
+        history: Global___History | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "forecaster", b"forecaster", "history", b"history", "look_ahead_predictor", b"look_ahead_predictor", "predictor", b"predictor", "residuals", b"residuals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "configurations", b"configurations", "feature_names", b"feature_names", "forecaster", b"forecaster", "history", b"history", "look_ahead_predictor", b"look_ahead_predictor", "predictor", b"predictor", "residuals", b"residuals", "seed", b"seed", "segment_seconds", b"segment_seconds", "segments", b"segments", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fit: _TypeAlias = Fit  # noqa: Y015
+
+@_typing.final
+class Configuration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KnobsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KNOBS_FIELD_NUMBER: _builtins.int
+    MEAN_QUALITY_FIELD_NUMBER: _builtins.int
+    CORE_SECONDS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    WORK_UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    mean_quality: _builtins.float
+    core_seconds_per_second: _builtins.float
+    work_uncertainty: _builtins.float
+    """Relative: of 100 segments, 95 take at most (1 + uncertainty) times their estimate."""
+    @_builtins.property
+    def knobs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def operators(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorWork]: ...
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placement]: ...
+    def __init__(
+        self,
+        *,
+        knobs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        mean_quality: _builtins.float = ...,
+        core_seconds_per_second: _builtins.float = ...,
+        work_uncertainty: _builtins.float = ...,
+        operators: _abc.Iterable[Global___OperatorWork] | None = ...,
+        placements: _abc.Iterable[Global___Placement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["core_seconds_per_second", b"core_seconds_per_second", "knobs", b"knobs", "mean_quality", b"mean_quality", "operators", b"operators", "placements", b"placements", "work_uncertainty", b"work_uncertainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Configuration: _TypeAlias = Configuration  # noqa: Y015
+
+@_typing.final
+class OperatorWork(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    operator: _builtins.str
+    core_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        operator: _builtins.str = ...,
+        core_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["core_seconds", b"core_seconds", "operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorWork: _TypeAlias = OperatorWork  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Where a configuration's operators run, per segment. The first is all in the pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BURST_OPERATORS_FIELD_NUMBER: _builtins.int
+    POOL_CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    BYTES_UP_FIELD_NUMBER: _builtins.int
+    BYTES_DOWN_FIELD_NUMBER: _builtins.int
+    LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    pool_core_seconds: _builtins.float
+    usd: _builtins.float
+    bytes_up: _builtins.float
+    bytes_down: _builtins.float
+    latency_seconds: _builtins.float
+    @_builtins.property
+    def burst_operators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        burst_operators: _abc.Iterable[_builtins.str] | None = ...,
+        pool_core_seconds: _builtins.float = ...,
+        usd: _builtins.float = ...,
+        bytes_up: _builtins.float = ...,
+        bytes_down: _builtins.float = ...,
+        latency_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst_operators", b"burst_operators", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "latency_seconds", b"latency_seconds", "pool_core_seconds", b"pool_core_seconds", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Categories(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CENTRES_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SILHOUETTE_FIELD_NUMBER: _builtins.int
+    DISCRIMINATING_CONFIGURATION_FIELD_NUMBER: _builtins.int
+    silhouette: _builtins.float
+    discriminating_configuration: _builtins.int
+    """Index of the cheapest configuration whose quality tells the categories apart."""
+    @_builtins.property
+    def centres(self) -> Global___Array:
+        """[C,K] mean qualities."""
+
+    @_builtins.property
+    def share(self) -> Global___Array:
+        """[C] of the segments learned from."""
+
+    def __init__(
+        self,
+        *,
+        centres: Global___Array | None = ...,
+        share: Global___Array | None = ...,
+        silhouette: _builtins.float = ...,
+        discriminating_configuration: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["centres", b"centres", "share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centres", b"centres", "discriminating_configuration", b"discriminating_configuration", "share", b"share", "silhouette", b"silhouette"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Categories: _TypeAlias = Categories  # noqa: Y015
+
+@_typing.final
+class Forecaster(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    BIASES_FIELD_NUMBER: _builtins.int
+    MAE_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    mae: _builtins.float
+    window_seconds: _builtins.float
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Array]: ...
+    @_builtins.property
+    def biases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Array]: ...
+    def __init__(
+        self,
+        *,
+        weights: _abc.Iterable[Global___Array] | None = ...,
+        biases: _abc.Iterable[Global___Array] | None = ...,
+        mae: _builtins.float = ...,
+        window_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "mae", b"mae", "weights", b"weights", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecaster: _TypeAlias = Forecaster  # noqa: Y015
+
+@_typing.final
+class Predictor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    FORESTS_FIELD_NUMBER: _builtins.int
+    RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
+    relative_error: _builtins.float
+    """Root mean squared error, relative to the deviation of the quality, on footage it was not fitted on."""
+    @_builtins.property
+    def mean(self) -> Global___Array:
+        """[K] and [components,K]."""
+
+    @_builtins.property
+    def components(self) -> Global___Array: ...
+    @_builtins.property
+    def forests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Forest]: ...
+    def __init__(
+        self,
+        *,
+        mean: Global___Array | None = ...,
+        components: Global___Array | None = ...,
+        forests: _abc.Iterable[Global___Forest] | None = ...,
+        relative_error: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "mean", b"mean"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "forests", b"forests", "mean", b"mean", "relative_error", b"relative_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Predictor: _TypeAlias = Predictor  # noqa: Y015
+
+@_typing.final
+class Forest(_message.Message):
+    """Gradient-boosted trees. A node's feature is -1 for a leaf, whose threshold is its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    ROOTS_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    baseline: _builtins.float
+    @_builtins.property
+    def feature(self) -> Global___Array: ...
+    @_builtins.property
+    def threshold(self) -> Global___Array: ...
+    @_builtins.property
+    def left(self) -> Global___Array: ...
+    @_builtins.property
+    def right(self) -> Global___Array: ...
+    @_builtins.property
+    def roots(self) -> Global___Array: ...
+    def __init__(
+        self,
+        *,
+        feature: Global___Array | None = ...,
+        threshold: Global___Array | None = ...,
+        left: Global___Array | None = ...,
+        right: Global___Array | None = ...,
+        roots: Global___Array | None = ...,
+        baseline: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "left", b"left", "right", b"right", "roots", b"roots", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "feature", b"feature", "left", b"left", "right", b"right", "roots", b"roots", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forest: _TypeAlias = Forest  # noqa: Y015
+
+@_typing.final
+class Residuals(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSISTENCE_FIELD_NUMBER: _builtins.int
+    COVARIANCE_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    persistence: _builtins.float
+    @_builtins.property
+    def covariance(self) -> Global___Array:
+        """[K,K] and [K]."""
+
+    @_builtins.property
+    def noise(self) -> Global___Array: ...
+    def __init__(
+        self,
+        *,
+        persistence: _builtins.float = ...,
+        covariance: Global___Array | None = ...,
+        noise: Global___Array | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["covariance", b"covariance", "noise", b"noise"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covariance", b"covariance", "noise", b"noise", "persistence", b"persistence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Residuals: _TypeAlias = Residuals  # noqa: Y015
+
+@_typing.final
+class History(_message.Message):
+    """A sample of the segments learned from, for the planner: predicted and true quality [T,K], seconds since the first
+    midnight [T].
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    TRUTH_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def predicted(self) -> Global___Array: ...
+    @_builtins.property
+    def truth(self) -> Global___Array: ...
+    @_builtins.property
+    def seconds(self) -> Global___Array: ...
+    def __init__(
+        self,
+        *,
+        predicted: Global___Array | None = ...,
+        truth: Global___Array | None = ...,
+        seconds: Global___Array | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted", "seconds", b"seconds", "truth", b"truth"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted", "seconds", b"seconds", "truth", b"truth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___History: _TypeAlias = History  # noqa: Y015
+
+@_typing.final
+class Array(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHAPE_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    dtype: _builtins.str
+    """NumPy's name of a little-endian type, as "<f4"."""
+    data: _builtins.bytes
+    """Row by row, compressed with zlib."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        dtype: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dtype", b"dtype", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Array: _TypeAlias = Array  # noqa: Y015
 
 @_typing.final
 class RowSchema(_message.Message):
