@@ -82,7 +82,7 @@ def turned(bench: Bench, quick: bool) -> dict[str, dict[str, float]]:
     horizons = (0.5, 2.0) if quick else (0.25, 0.5, 1.0, 2.0)
     kinds = KINDS[:1] if quick else KINDS
 
-    def generated(**settings: float) -> list[Trace]:
+    def generated(**settings: Any) -> list[Trace]:
         return [generate(kind, days=DAYS, seed=0, **settings) for kind in kinds]
 
     return {

@@ -117,6 +117,8 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
                 label=policy,
             )
         axis.set(title=f"{name}, 6 h buffer", xlabel="cores", xscale="log")
+        axis.set_xticks([row["cores"] for row in mine], [f"{row['cores']:.2g}" for row in mine])
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("share of the optimum")
     axes[0][0].legend()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skyscraper.cli.app import app
 from skyscraper.control.errors import Infeasible
+from skyscraper.simulate import policies
 from skyscraper.simulate.errors import TraceError
+from skyscraper.simulate.replay import World, replay
 from skyscraper.simulate.run import POLICIES, Disturbance, Outcome, Resources, Study
 from skyscraper.simulate.trace import save_trace
 from typer.testing import CliRunner
@@ -63,6 +69,89 @@ def test_the_budget_is_kept_and_more_of_it_is_never_worse(study: Study, policy: 
     assert all(outcome.overspend_usd == 0 for outcome in outcomes)
     qualities = [outcome.mean_quality for outcome in outcomes]
     assert all(after > before * 0.995 for before, after in zip(qualities, qualities[1:], strict=False))
+
+
+@pytest.mark.parametrize("policy", GUARDED)
+def test_a_buffer_of_bytes_is_never_overrun(study: Study, policy: str) -> None:
+    # About ten minutes of the busiest hours.
+    small = Resources(cores=0.5, buffer_seconds=21_600, buffer_bytes=60e6)
+    outcome = run(study, policy, small)
+    assert outcome.overflow_segments == 0
+    assert outcome.max_backlog_seconds is not None
+    assert outcome.max_backlog_seconds < 1_200
+    assert outcome.max_backlog_seconds > 0 or policy == "static"
+
+
+@pytest.mark.parametrize("policy", ["skyscraper", "priced"])
+def test_interrupted_machines_and_a_thin_uplink_cost_quality_and_lose_nothing(study: Study, policy: str) -> None:
+    plain = Resources(0.5, 3_600, usd_per_day=2.0)
+    thin = replace(plain, uplink_bytes_per_second=10_000)
+    interrupted = replace(plain, interruptions_per_day=60, interruption_seconds=600)
+    best, throttled, taken = (run(study, policy, each) for each in (plain, thin, interrupted))
+    for outcome in (best, throttled, taken):
+        assert outcome.overflow_segments == 0
+        assert outcome.overspend_usd == 0
+    assert best.burst_lost_segments == throttled.burst_lost_segments == 0
+    assert taken.burst_lost_segments > 0
+    assert throttled.burst_usd is not None
+    assert best.burst_usd is not None
+    assert throttled.burst_usd < best.burst_usd
+    assert max(throttled.mean_quality, taken.mean_quality) <= best.mean_quality * 1.001
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    uncertainty=st.floats(0, 0.5),
+    buffer_seconds=st.floats(20, 4_000),
+    cores=st.floats(0.12, 6),
+)
+def test_the_guard_holds_against_a_policy_that_always_wants_the_dearest(
+    seed: int, uncertainty: float, buffer_seconds: float, cores: float
+) -> None:
+    """Whatever is wanted and however work varies within its stated uncertainty, nothing waits beyond the limit."""
+    rng = np.random.default_rng(seed)
+    rounds, seconds = 600, 20.0
+    work = np.array([0.1, 0.8, 5.0]) * seconds
+    cores = max(cores, 0.1 * (1 + uncertainty) + 1e-6)
+    ones = np.ones((rounds, 1, 3))
+    world = World(
+        quality=ones,
+        work=work * ones * rng.uniform(1 - uncertainty, 1 + uncertainty, (rounds, 1, 1)),
+        estimate=work[None, :],
+        usd=np.zeros((1, 3)),
+        configuration=np.arange(3),
+        segment_seconds=seconds,
+        cores=cores,
+        limit_seconds=buffer_seconds,
+        buffer_seconds=buffer_seconds,
+        uncertainty=uncertainty,
+        usd_per_day=0.0,
+        first_round=0,
+        outage_start_seconds=0.0,
+        outage_stop_seconds=0.0,
+        bytes_before=np.arange(rounds + 1.0),
+        buffer_bytes=np.inf,
+        uplink_seconds=np.zeros((rounds, 1)),
+        burst_seconds=np.zeros((1, 3)),
+        burst_up=np.ones(rounds, dtype=np.bool_),
+    )
+    greedy = policies.Ladder(np.array([[2, 1]]), work[None, :])
+    sums, chosen = np.zeros(7), np.zeros((rounds, 1), dtype=np.int16)
+    replay(
+        policies.prepare_nothing,
+        policies.decide_ladder,
+        policies.observe_nothing,
+        greedy,
+        world,
+        np.array([0.0, 0.0, 1.0, 0.0]),
+        sums,
+        chosen,
+        0,
+        rounds,
+    )
+    assert sums[3] == 0
+    assert sums[4] <= buffer_seconds + 1e-6
 
 
 def test_more_cores_are_never_worse(study: Study) -> None:

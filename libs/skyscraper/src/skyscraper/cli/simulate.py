@@ -25,7 +25,13 @@ def simulate(
     ] = 0.0,
     work_factor: Annotated[float, typer.Option(help="True work over estimated work, which no policy is told.")] = 1.0,
     outage_seconds: Annotated[float, typer.Option(help="The pool stands still so long, half-way through.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of clustering and trees.")] = 0,
+    buffer_gib: Annotated[
+        float | None, typer.Option(help="Limit of the buffer in GiB, beside that in seconds.")
+    ] = None,
+    burst_uplink_mbit_per_second: Annotated[float | None, typer.Option(help="No limit if left out.")] = None,
+    burst_interruptions_per_day: Annotated[float, typer.Option(help="How often spot machines are taken away.")] = 0.0,
+    burst_interruption_seconds: Annotated[float, typer.Option(help="Until new ones are there.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Of clustering, trees and interruptions.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Replay traces under one policy or all, as the services would decide, and tell quality, cost and losses."""
@@ -41,6 +47,12 @@ def simulate(
         usd_per_day=burst_usd_per_day,
         uncertainty=max(abs(work_factor - 1) + 0.05, 0.1),
         reserve_seconds=reserve_seconds,
+        buffer_bytes=None if buffer_gib is None else buffer_gib * (1 << 30),
+        uplink_bytes_per_second=None
+        if burst_uplink_mbit_per_second is None
+        else burst_uplink_mbit_per_second * 1e6 / 8,
+        interruptions_per_day=burst_interruptions_per_day,
+        interruption_seconds=burst_interruption_seconds,
     )
     study = Study([load_trace(path) for path in traces], train_fraction=train_fraction, settings=Settings(seed=seed))
     disturbance = Disturbance(

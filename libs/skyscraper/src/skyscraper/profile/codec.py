@@ -97,7 +97,7 @@ def decode_fit(message: profile_pb2.Fit) -> Fit:
         segment_seconds=message.segment_seconds,
         segments=message.segments,
         feature_names=tuple(message.feature_names),
-        configurations=tuple(dict(one.knobs) for one in message.configurations),
+        configurations=tuple(dict(sorted(one.knobs.items())) for one in message.configurations),
         mean_quality=np.array([one.mean_quality for one in message.configurations]),
         work=WorkModel(
             np.array([one.core_seconds_per_second for one in message.configurations]),

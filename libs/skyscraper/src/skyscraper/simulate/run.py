@@ -17,7 +17,7 @@ from skyscraper.control.demand import Sample, demand, options
 from skyscraper.control.lookahead import Table
 from skyscraper.control.plan import StreamForecast, plan
 from skyscraper.control.prices import plan_streams
-from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
+from skyscraper.control.units import SECONDS_PER_DAY, buffer_seconds, core_seconds_per_segment, usd_per_segment
 from skyscraper.profile.categorise import Categories, categorise, classify, discriminating
 from skyscraper.profile.forecast import Forecaster, examples, latest_input
 from skyscraper.profile.forecast import train as train_forecaster
@@ -42,19 +42,29 @@ _SLOT_SECONDS = 600.0
 _PROFILE_PERIOD_SEGMENTS = 64
 # Fewer training points of the forecaster say nothing.
 _FEWEST_EXAMPLES = 20
+# Coming days may bring denser video than the training's densest hours.
+_DENSER = 1.1
 # So that the p99 rests on ten calls.
 _TIMED_SWITCHES = 1001
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the streams share. `reserve_seconds` of the buffer are kept free by the guard, to ride out an outage."""
+    """What the streams share. `reserve_seconds` of the buffer are kept free by the guard, to ride out an outage.
+
+    A buffer may have a limit of bytes beside that of seconds; the guard then takes the densest video seen in training.
+    Burst machines are behind an uplink; interruptions, which come at random, are not told to any policy.
+    """
 
     cores: float
     buffer_seconds: float
     usd_per_day: float = 0.0
     uncertainty: float = 0.1
     reserve_seconds: float = 0.0
+    buffer_bytes: float | None = None
+    uplink_bytes_per_second: float | None = None
+    interruptions_per_day: float = 0.0
+    interruption_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ class Outcome:
     burst_usd: float | None
     overspend_usd: float
     overflow_segments: int
+    burst_lost_segments: int
     max_backlog_seconds: float | None
     switch_seconds_p99: float
     plan_seconds: float
@@ -127,6 +138,7 @@ class Study:
         self._seconds = traces[0].segment_seconds
         self._quality = np.stack([trace.quality[: self._segments] for trace in traces], axis=1)
         self._work = np.stack([trace.work_core_seconds[: self._segments] for trace in traces], axis=1)
+        self._bytes = np.stack([trace.segment_bytes[: self._segments] for trace in traces], axis=1)
         self._estimate = self._work[: self._split].mean(axis=0)
         self._plan_seconds = 0.0
         self._choose_options(Resources(cores=1.0, buffer_seconds=0.0))
@@ -148,7 +160,7 @@ class Study:
         count = (self._segments - self._split) * len(self._traces)
         best = self.bound(resources, disturbance) if bound is None else bound
         if policy == "optimum":
-            return Outcome(policy, best / count, 1.0, None, None, 0.0, 0, None, 0.0, 0.0)
+            return Outcome(policy, best / count, 1.0, None, None, 0.0, 0, 0, None, 0.0, 0.0)
         if policy not in POLICIES:
             raise TraceError(f"policy {policy!r} is not known; choose from {', '.join(POLICIES)}")
         self._choose_options(resources)
@@ -159,7 +171,7 @@ class Study:
         self._plan_seconds = 0.0
         controller: Controller = getattr(self, f"_{policy}")(resources)
         prepare, decide, observe, state = controller[:4]
-        clock, sums = self._clock(resources), np.zeros(6)
+        clock, sums = self._clock(resources), np.zeros(7)
         chosen = np.zeros((world.quality.shape[0], len(self._traces)), dtype=np.int16)
         _warm(prepare, decide, observe, state, world)
         rounds = world.quality.shape[0]
@@ -177,6 +189,7 @@ class Study:
             float(sums[2]),
             float(max(sums[5], 0.0)),
             int(sums[3]),
+            int(sums[6]),
             float(sums[4]),
             per_switch,
             self._plan_seconds,
@@ -216,7 +229,8 @@ class Study:
 
     def _clock(self, resources: Resources) -> Floats:
         """The pool free, estimates taken as right; of a day that has begun, its share of the budget counts as spent."""
-        return np.array([0.0, resources.usd_per_day * self._first_round * self._seconds / SECONDS_PER_DAY, 1.0])
+        begun = self._first_round * self._seconds / SECONDS_PER_DAY
+        return np.array([0.0, resources.usd_per_day * begun, 1.0, 0.0])
 
     # Each of the following makes a policy's controller.
 
@@ -255,14 +269,14 @@ class Study:
             return policies.Profiled(quality, self._estimate, current, _PROFILE_PERIOD_SEGMENTS, target)
 
         def trained(target: float) -> float:
-            sums, chosen = np.zeros(6), np.zeros((self._split, len(self._traces)), dtype=np.int16)
+            sums, chosen = np.zeros(7), np.zeros((self._split, len(self._traces)), dtype=np.int16)
             replay(
                 policies.prepare_nothing,
                 policies.decide_profiled,
                 policies.observe_profiled,
                 state(train.quality, target),
                 train,
-                np.array([0.0, 0.0, 1.0]),
+                np.array([0.0, 0.0, 1.0, 0.0]),
                 sums,
                 chosen,
                 0,
@@ -341,7 +355,7 @@ class Study:
             cores=resources.cores,
             segment_seconds=self._seconds,
             slot_seconds=slot_seconds,
-            buffer_seconds=max(resources.buffer_seconds - resources.reserve_seconds, self._seconds),
+            buffer_seconds=max(self._world(resources, UNDISTURBED).limit_seconds, self._seconds),
             usd_per_day=resources.usd_per_day,
             **({} if self.settings.forecast else {"reach_seconds": SECONDS_PER_DAY}),
         )
@@ -424,6 +438,11 @@ class Study:
 
     def _world(self, resources: Resources, disturbance: Disturbance, part: slice | None = None) -> World:
         part = part or slice(self._split, self._segments)
+        segment_bytes = self._bytes[part]
+        limit = resources.buffer_seconds
+        if resources.buffer_bytes is not None:
+            limit = self._held_seconds(resources.buffer_bytes, limit)
+        uplink = resources.uplink_bytes_per_second
         return World(
             np.ascontiguousarray(self._quality[part]),
             np.ascontiguousarray(self._work[part] * disturbance.work_factor),
@@ -432,14 +451,49 @@ class Study:
             self._choice[0].configuration,
             self._seconds,
             resources.cores,
-            max(resources.buffer_seconds - resources.reserve_seconds, 0.0),
+            max(limit - resources.reserve_seconds, 0.0),
             resources.buffer_seconds,
             resources.uncertainty,
             resources.usd_per_day,
             self._first_round,
             disturbance.outage_start_seconds,
             disturbance.outage_start_seconds + disturbance.outage_seconds,
+            np.concatenate([[0.0], np.cumsum(segment_bytes.sum(axis=1))]),
+            np.inf if resources.buffer_bytes is None else resources.buffer_bytes,
+            np.zeros_like(segment_bytes) if uplink is None else segment_bytes / uplink,
+            self._burst_seconds(),
+            self._burst_up(len(segment_bytes), resources),
         )
+
+    def _held_seconds(self, size_bytes: float, most: float) -> float:
+        """The longest time, up to `most`, whose densest video fits into so many bytes."""
+        seconds = most
+        # The shorter the time, the denser its densest; a few steps settle it.
+        while (held := buffer_seconds(size_bytes, _DENSER * self._densest(seconds))) < seconds - self._seconds:
+            seconds = held
+        # What is being worked on and what is arriving take room, too.
+        return max(min(seconds, held) - 2 * self._seconds, 0.0)
+
+    def _densest(self, seconds: float) -> float:
+        """Most bytes per second, all streams, over any such time in training."""
+        totals = np.concatenate([[0.0], np.cumsum(self._bytes[: self._split].sum(axis=1))])
+        rounds = int(np.clip(seconds / self._seconds, 1, self._split))
+        return float((totals[rounds:] - totals[:-rounds]).max()) / (rounds * self._seconds)
+
+    def _burst_seconds(self) -> Floats:
+        """[N,O] round trips of burst options."""
+        rows = []
+        for choice, trace in zip(self._choice, self._traces, strict=True):
+            seconds = np.zeros(trace.configurations) if trace.burst_seconds is None else trace.burst_seconds
+            rows.append(np.where(choice.usd > 0, seconds[choice.configuration], 0.0))
+        return np.stack(rows)
+
+    def _burst_up(self, rounds: int, resources: Resources) -> NDArray[np.bool_]:
+        """When burst machines answer: interruptions begin at random and last alike."""
+        rng = np.random.default_rng([self.settings.seed, 29])
+        begins = rng.random(rounds) < resources.interruptions_per_day * self._seconds / SECONDS_PER_DAY
+        length = max(1, round(resources.interruption_seconds / self._seconds))
+        return np.asarray(np.convolve(begins, np.ones(length))[:rounds] < 0.5)
 
 
 def _padded(rows: Floats, count: int) -> Floats:
@@ -463,13 +517,16 @@ def _warm(
 ) -> None:
     """Compile before timing: no round is replayed."""
     chosen = np.zeros((1, world.quality.shape[1]), dtype=np.int16)
-    replay(prepare, decide, observe, state, world, np.array([0.0, 0.0, 1.0]), np.zeros(6), chosen, 0, 0)
+    replay(prepare, decide, observe, state, world, np.array([0.0, 0.0, 1.0, 0.0]), np.zeros(7), chosen, 0, 0)
 
 
 def _check_resources(resources: Resources, disturbance: Disturbance) -> None:
     for name, value in (asdict(resources) | asdict(disturbance)).items():
-        if not np.isfinite(value) or value < 0:
+        if value is not None and (not np.isfinite(value) or value < 0):
             raise TraceError(f"{name} is {value:g}; expected a finite number, 0 or more")
+    for name in ("buffer_bytes", "uplink_bytes_per_second"):
+        if getattr(resources, name) == 0:
+            raise TraceError(f"{name} is 0; leave it out for no limit")
     if resources.reserve_seconds > resources.buffer_seconds:
         raise TraceError(
             f"the reserve of {resources.reserve_seconds:g} s is more than the buffer of {resources.buffer_seconds:g} s"
