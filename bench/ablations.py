@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,6 @@ class Bench:
             shares.append(study.run(policy, resources).share_of_optimum)
         return round(float(np.mean(shares)), 4)
 
-    def clairvoyant(self) -> float:
-        """Features that are the truth itself."""
-        seen = [replace(trace, features=trace.quality.copy()) for trace in self.traces]
-        return self.share(traces=seen)
-
 
 def parts(bench: Bench) -> dict[str, Any]:
     return {
@@ -67,7 +61,8 @@ def parts(bench: Bench) -> dict[str, Any]:
         "no_residual_filter": bench.share(settings=Settings(residuals=False)),
         "no_time_of_day": bench.share(settings=Settings(forecast=False)),
         "no_buffer": bench.share(buffer_seconds=8.0),
-        "clairvoyant_quality": bench.clairvoyant(),
+        "six_hours_of_buffer": bench.share(buffer_seconds=21_600.0),
+        "clairvoyant_quality": bench.share(settings=Settings(clairvoyant=True)),
         "with_burst": bench.share(usd_per_day=USD_PER_DAY),
         "paper": bench.share("skyscraper"),
         "paper_no_forecast": bench.share("skyscraper", Settings(forecast=False)),

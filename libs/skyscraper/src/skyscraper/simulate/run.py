@@ -105,13 +105,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the ablations turn."""
+    """What the ablations turn. `clairvoyant`: a segment's true qualities are known as soon as it has arrived."""
 
     categories: int = 4
     plan_window_seconds: float = 2 * SECONDS_PER_DAY
     look_ahead: bool = True
     residuals: bool = True
     forecast: bool = True
+    clairvoyant: bool = False
     seed: int = 0
 
 
@@ -420,6 +421,11 @@ class Study:
         honest = np.empty((self._split, *self._quality.shape[1:]))
         models = []
         for v, trace in enumerate(self._traces):
+            if self.settings.clairvoyant:
+                predictions[:, :, v] = self._quality[self._split :, v]
+                honest[:, v] = self._quality[: self._split, v]
+                models.append(ResidualModel(0.0, np.zeros((trace.configurations,) * 2), np.ones(trace.configurations)))
+                continue
             quality = self._quality[: self._split, v]
             for ahead in (False, True):
                 if ahead and not self.settings.look_ahead:
