@@ -77,7 +77,7 @@ def disturbed(study: Study, trace: Trace) -> list[Outcome]:
     runs = []
     for name in GUARDED:
         for factor in (0.7, 1.3):
-            careful = Resources(cores, 3_600, uncertainty=0.35)
+            careful = Resources(cores, 3_600, uncertainty=1.3 * (1 + study.work_uncertainty) - 1)
             runs.append(study.run(name, careful, Disturbance(work_factor=factor), bound=1.0))
         reserve = Resources(cores, 21_600, reserve_seconds=3_600)
         runs.append(study.run(name, reserve, Disturbance(1.0, study.test_seconds / 2, 3_600), bound=1.0))

@@ -19,7 +19,7 @@ from skyscraper.profile.load import load_profile
 from skyscraper.profile.place import Burst, OperatorWork, placements
 from skyscraper.profile.sample import diverse
 from skyscraper.profile.search import Score, key_of, search, thin
-from skyscraper.profile.trees import fit_forest
+from skyscraper.profile.trees import SIZES, fit_forest
 from skyscraper.profile.work import fit_work
 from skyscraper.v1 import profile_pb2
 
@@ -193,11 +193,12 @@ def test_trees_as_arrays_predict_what_the_library_predicts() -> None:
         max_iter=120, learning_rate=0.08, max_leaf_nodes=24, min_samples_leaf=40, random_state=5
     ).fit(inputs, target)
     fresh = rng.normal(size=(500, 4))
-    np.testing.assert_allclose(fit_forest(inputs, target, seed=5).predict(fresh), model.predict(fresh), atol=1e-9)
+    forest = fit_forest(inputs, target, size=SIZES[1], seed=5)
+    np.testing.assert_allclose(forest.predict(fresh), model.predict(fresh), atol=1e-9)
 
 
 def test_a_constant_target_is_a_forest_without_trees_or_with_flat_ones() -> None:
-    forest = fit_forest(np.random.default_rng(0).normal(size=(100, 2)), np.full(100, 7.0), seed=0)
+    forest = fit_forest(np.random.default_rng(0).normal(size=(100, 2)), np.full(100, 7.0), size=SIZES[0], seed=0)
     np.testing.assert_allclose(forest.predict(np.zeros((3, 2))), 7.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,6 @@ def simulate(
         cores=cores,
         buffer_seconds=buffer_seconds,
         usd_per_day=burst_usd_per_day,
-        uncertainty=max(abs(work_factor - 1) + 0.05, 0.1),
         reserve_seconds=reserve_seconds,
         buffer_bytes=None if buffer_gib is None else buffer_gib * (1 << 30),
         uplink_bytes_per_second=None
@@ -55,6 +55,8 @@ def simulate(
         interruption_seconds=burst_interruption_seconds,
     )
     study = Study([load_trace(path) for path in traces], train_fraction=train_fraction, settings=Settings(seed=seed))
+    # The guard is told how wrong estimates may be, not which way.
+    resources = replace(resources, uncertainty=(1 + study.work_uncertainty) * (1 + abs(work_factor - 1)) - 1)
     disturbance = Disturbance(
         work_factor=work_factor, outage_start_seconds=study.test_seconds / 2, outage_seconds=outage_seconds
     )

@@ -131,8 +131,9 @@ def fit(
     predictors, honest, errors = [], [], []
     for step, ahead in enumerate((False, True)):
         inputs = segment_features(footage.features, segment_seconds, first, ahead=ahead)
-        honest.append(out_of_fold(inputs, footage.quality, seed=seed))
-        predictors.append(fit_predictor(inputs, footage.quality, seed=seed))
+        held_back, size = out_of_fold(inputs, footage.quality, seed=seed)
+        honest.append(held_back)
+        predictors.append(fit_predictor(inputs, footage.quality, size=size, seed=seed))
         missed = footage.quality - honest[-1]
         errors.append(float(np.sqrt((missed**2).mean() / max(float(footage.quality.var(axis=0).mean()), 1e-12))))
         progress("predictors", step + 1, 2)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyscraper.profile.trees import Forest, fit_forest
+from skyscraper.profile.trees import SIZES, Forest, Size, fit_forest
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class Predictor:
         return predicted
 
 
-def fit_predictor(inputs: Floats, quality: Floats, *, seed: int) -> Predictor:
+def fit_predictor(inputs: Floats, quality: Floats, *, size: Size, seed: int) -> Predictor:
     """Fit on [T,G] and [T,K]. Reproducible from the seed."""
     mean = quality.mean(axis=0)
     centred = quality - mean
@@ -89,18 +89,26 @@ def fit_predictor(inputs: Floats, quality: Floats, *, seed: int) -> Predictor:
     rows = np.arange(len(inputs))
     if len(rows) > _MAX_TRAINING_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_TRAINING_ROWS, replace=False))
-    models = tuple(fit_forest(inputs[rows], scores[rows, index], seed=seed) for index in range(count))
+    models = tuple(fit_forest(inputs[rows], scores[rows, index], size=size, seed=seed) for index in range(count))
     return Predictor(mean, components, models)
 
 
-def out_of_fold(inputs: Floats, quality: Floats, *, seed: int) -> Floats:
-    """[T,K] predictions of each third of time by a predictor that saw only the others: honest residuals."""
+def out_of_fold(inputs: Floats, quality: Floats, *, seed: int) -> tuple[Floats, Size]:
+    """[T,K] predictions of each third of time by a predictor that saw only the others: honest residuals.
+
+    Also the size of forest that did best at it, which made these predictions.
+    """
     edges = np.linspace(0, len(inputs), _FOLDS + 1).astype(int)
-    predicted = np.empty_like(quality)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        rest = np.r_[0:start, stop : len(inputs)]
-        predicted[start:stop] = fit_predictor(inputs[rest], quality[rest], seed=seed).predict(inputs[start:stop])
-    return predicted
+    found = []
+    for size in SIZES:
+        predicted = np.empty_like(quality)
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            rest = np.r_[0:start, stop : len(inputs)]
+            fitted = fit_predictor(inputs[rest], quality[rest], size=size, seed=seed)
+            predicted[start:stop] = fitted.predict(inputs[start:stop])
+        found.append((float(((quality - predicted) ** 2).mean()), predicted, size))
+    _, predicted, size = min(found, key=lambda one: one[0])
+    return predicted, size
 
 
 def fit_residuals(residuals: Floats) -> ResidualModel:

@@ -45,10 +45,29 @@ class Forest:
         return told
 
 
-def fit_forest(inputs: Floats, target: Floats, *, seed: int) -> Forest:
-    """Boosted trees on [T,G] and [T]; a leaf speaks for 40 segments or more. Reproducible from the seed."""
+@dataclass(frozen=True)
+class Size:
+    """How much a forest may learn by heart: trees, leaves of each, and the least share of segments behind a leaf."""
+
+    trees: int
+    leaves: int
+    leaf_share: float
+
+
+# A day of one street repeats itself, and small trees forget what was chance; a week of many kinds of content fills
+# large ones. Which it is, segments held back tell (see `predict.out_of_fold`).
+SIZES = (Size(60, 4, 0.01), Size(120, 24, 0.001))
+_FEWEST_IN_LEAF = 40
+
+
+def fit_forest(inputs: Floats, target: Floats, *, size: Size, seed: int) -> Forest:
+    """Boosted trees on [T,G] and [T]. Reproducible from the seed."""
     model = HistGradientBoostingRegressor(
-        max_iter=120, learning_rate=0.08, max_leaf_nodes=24, min_samples_leaf=40, random_state=seed
+        max_iter=size.trees,
+        learning_rate=0.08,
+        max_leaf_nodes=size.leaves,
+        min_samples_leaf=max(_FEWEST_IN_LEAF, round(size.leaf_share * len(inputs))),
+        random_state=seed,
     )
     # So few rows gain nothing from threads, and OpenMP's spin on cores that decoders use.
     with threadpool_limits(1):

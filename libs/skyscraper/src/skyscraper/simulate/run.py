@@ -44,6 +44,11 @@ _PROFILE_PERIOD_SEGMENTS = 64
 _FEWEST_EXAMPLES = 20
 # Coming days may bring denser video than the training's densest hours.
 _DENSER = 1.1
+_UNCERTAINTY_QUANTILE = 0.999
+# No measurement of CPU time is surer than this.
+_LEAST_UNCERTAINTY = 0.05
+# Over days, segments that take more than estimated and those that take less balance but for so much.
+_ADMISSION_UNCERTAINTY = 0.1
 # So that the p99 rests on ten calls.
 _TIMED_SWITCHES = 1001
 
@@ -51,6 +56,7 @@ _TIMED_SWITCHES = 1001
 @dataclass(frozen=True)
 class Resources:
     """What the streams share. `reserve_seconds` of the buffer are kept free by the guard, to ride out an outage.
+    `uncertainty` of work, relative, is what training measured if not given.
 
     A buffer may have a limit of bytes beside that of seconds; the guard then takes the densest video seen in training.
     Burst machines are behind an uplink; interruptions, which come at random, are not told to any policy.
@@ -59,7 +65,7 @@ class Resources:
     cores: float
     buffer_seconds: float
     usd_per_day: float = 0.0
-    uncertainty: float = 0.1
+    uncertainty: float | None = None
     reserve_seconds: float = 0.0
     buffer_bytes: float | None = None
     uplink_bytes_per_second: float | None = None
@@ -152,12 +158,18 @@ class Study:
     def floor_cores(self) -> dict[str, float]:
         return {trace.name: float(self._estimate[index, 0]) / self._seconds for index, trace in enumerate(self._traces)}
 
+    @cached_property
+    def work_uncertainty(self) -> float:
+        """Relative: of 1,000 training segments, 999 take at most (1 + this) times their estimate."""
+        over = self._work[: self._split] / self._estimate - 1
+        return max(float(np.quantile(over, _UNCERTAINTY_QUANTILE, axis=0).max()), _LEAST_UNCERTAINTY)
+
     def run(
         self, policy: str, resources: Resources, disturbance: Disturbance = UNDISTURBED, *, bound: float | None = None
     ) -> Outcome:
         """Replay the test part. Raises Infeasible where not even the cheapest configurations fit."""
         _check_resources(resources, disturbance)
-        require_admissible(self.floor_cores, cores=resources.cores, uncertainty=resources.uncertainty)
+        require_admissible(self.floor_cores, cores=resources.cores, uncertainty=_ADMISSION_UNCERTAINTY)
         count = (self._segments - self._split) * len(self._traces)
         best = self.bound(resources, disturbance) if bound is None else bound
         if policy == "optimum":
@@ -427,15 +439,15 @@ class Study:
                 models.append(ResidualModel(0.0, np.zeros((trace.configurations,) * 2), np.ones(trace.configurations)))
                 continue
             quality = self._quality[: self._split, v]
+            plain = segment_features(trace.features[: self._segments], self._seconds, 0, ahead=False)
+            honest[:, v], size = out_of_fold(plain[: self._split], quality, seed=self.settings.seed)
             for ahead in (False, True):
                 if ahead and not self.settings.look_ahead:
                     predictions[1, :, v] = predictions[0, :, v]
                     continue
                 inputs = segment_features(trace.features[: self._segments], self._seconds, 0, ahead=ahead)
-                predictor = fit_predictor(inputs[: self._split], quality, seed=self.settings.seed)
+                predictor = fit_predictor(inputs[: self._split], quality, size=size, seed=self.settings.seed)
                 predictions[int(ahead), :, v] = predictor.predict(inputs[self._split :])
-                if not ahead:
-                    honest[:, v] = out_of_fold(inputs[: self._split], quality, seed=self.settings.seed)
             model = fit_residuals(quality - honest[:, v])
             if not self.settings.residuals:
                 model = replace(model, covariance=np.zeros_like(model.covariance))
@@ -459,7 +471,7 @@ class Study:
             resources.cores,
             max(limit - resources.reserve_seconds, 0.0),
             resources.buffer_seconds,
-            resources.uncertainty,
+            self.work_uncertainty if resources.uncertainty is None else resources.uncertainty,
             resources.usd_per_day,
             self._first_round,
             disturbance.outage_start_seconds,
