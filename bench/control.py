@@ -22,7 +22,7 @@ REPEATS = 7
 def samples(count: int) -> list[Sample]:
     """Streams of one day each, cut from a few: planning does not care whose they are."""
     traces = [generate("diurnal", days=1, seed=seed) for seed in range(min(count, 8))]
-    slots = np.arange(traces[0].segments) * 4 // 600
+    slots = np.arange(traces[0].segments) * 4 // 300
     return [
         Sample(trace.quality, trace.quality, slots, options(trace.work_core_seconds[0], None))
         for trace in (traces[index % len(traces)] for index in range(count))
@@ -35,7 +35,7 @@ def plan_seconds(count: int) -> list[float]:
     for _ in range(REPEATS):
         started = time.perf_counter()
         plan_streams(
-            streams, cores=0.8 * count, segment_seconds=4, slot_seconds=600, buffer_seconds=21_600, usd_per_day=0
+            streams, cores=0.8 * count, segment_seconds=4, slot_seconds=300, buffer_seconds=21_600, usd_per_day=0
         )
         taken.append(time.perf_counter() - started)
     return taken

@@ -38,7 +38,8 @@ from skyscraper.simulate.trace import Trace
 Floats = NDArray[np.float64]
 
 POLICIES = ("static", "videostorm", "chameleon", "skyscraper", "priced", "optimum")
-_SLOT_SECONDS = 600.0
+# Shorter slots price short regimes better, and a plan takes longer; one must not outlast the buffer by much.
+_SLOT_SECONDS, _SHORT_SLOT_SECONDS = 300.0, 200.0
 _PROFILE_PERIOD_SEGMENTS = 64
 # Fewer training points of the forecaster say nothing.
 _FEWEST_EXAMPLES = 20
@@ -357,7 +358,8 @@ class Study:
 
     def _priced(self, resources: Resources) -> Controller:
         predictions, residuals, honest = self._trained
-        slot_segments = max(1, round(_SLOT_SECONDS / self._seconds))
+        slot = _SLOT_SECONDS if resources.buffer_seconds >= _SLOT_SECONDS else _SHORT_SLOT_SECONDS
+        slot_segments = max(1, round(slot / self._seconds))
         slot_seconds = slot_segments * self._seconds
         started = time.perf_counter()
         plan = plan_streams(
