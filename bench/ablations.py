@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 from skyscraper.control.demand import options
+from skyscraper.simulate.conditions import Resources
 from skyscraper.simulate.generate import generate
 from skyscraper.simulate.optimum import optimum
-from skyscraper.simulate.run import Resources, Settings, Study
+from skyscraper.simulate.run import Study
 from skyscraper.simulate.trace import Trace
+from skyscraper.simulate.training import Settings
 
 KINDS = ("diurnal", "bursty", "mosei-long")
 DAYS, TRAIN, POOL, BUFFER = 8.0, 0.625, 0.25, 3_600.0

@@ -13,8 +13,9 @@ import numpy as np
 from skyscraper.control.demand import Sample, options
 from skyscraper.control.plan import StreamForecast, plan
 from skyscraper.control.prices import plan_streams
+from skyscraper.simulate.conditions import Resources
 from skyscraper.simulate.generate import generate
-from skyscraper.simulate.run import Resources, Study
+from skyscraper.simulate.run import Study
 
 REPEATS = 7
 

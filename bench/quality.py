@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skyscraper.simulate.conditions import Disturbance, Resources
 from skyscraper.simulate.generate import KINDS, generate
-from skyscraper.simulate.run import Disturbance, Outcome, Resources, Study
+from skyscraper.simulate.run import Outcome, Study
 from skyscraper.simulate.stretch import stretch
 from skyscraper.simulate.trace import Trace, load_trace
 

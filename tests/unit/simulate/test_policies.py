@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from skyscraper.cli.app import app
 from skyscraper.control.errors import Infeasible
 from skyscraper.simulate import policies
+from skyscraper.simulate.conditions import Disturbance, Resources
 from skyscraper.simulate.errors import TraceError
 from skyscraper.simulate.replay import World, replay
-from skyscraper.simulate.run import POLICIES, Disturbance, Outcome, Resources, Study
+from skyscraper.simulate.run import POLICIES, Outcome, Study
 from skyscraper.simulate.trace import save_trace
 from typer.testing import CliRunner
 

@@ -37,8 +37,10 @@ def simulate(
 ) -> None:
     """Replay traces under one policy or all, as the services would decide, and tell quality, cost and losses."""
     # numba and scikit-learn take a second to import; only this command pays for it.
-    from skyscraper.simulate.run import POLICIES, Disturbance, Resources, Settings, Study
+    from skyscraper.simulate.conditions import Disturbance, Resources
+    from skyscraper.simulate.run import POLICIES, Study
     from skyscraper.simulate.trace import load_trace
+    from skyscraper.simulate.training import Settings
 
     if policy != "all" and policy not in POLICIES:
         raise TraceError(f"--policy {policy}: not known; choose from {', '.join(POLICIES)}, all")

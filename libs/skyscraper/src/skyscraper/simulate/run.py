@@ -1,4 +1,4 @@
-"""Training on a trace's first part and replaying the rest under each policy: what `skyscraper simulate` does."""
+"""Replaying a trace's last part under each policy, after training on the first: what `skyscraper simulate` does."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from skyscraper.control.demand import Sample, demand, options
 from skyscraper.control.lookahead import Table
 from skyscraper.control.plan import StreamForecast, plan
 from skyscraper.control.prices import plan_streams
-from skyscraper.control.units import SECONDS_PER_DAY, buffer_seconds, core_seconds_per_segment, usd_per_segment
-from skyscraper.profile.categorise import Categories, categorise, classify, discriminating
-from skyscraper.profile.forecast import Forecaster, examples, latest_input
-from skyscraper.profile.forecast import train as train_forecaster
-from skyscraper.profile.predict import (
-    AHEAD_SEGMENTS,
-    ResidualModel,
-    fit_predictor,
-    fit_residuals,
-    out_of_fold,
-    segment_features,
-)
+from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
+from skyscraper.profile.forecast import Forecaster, latest_input
+from skyscraper.profile.predict import AHEAD_SEGMENTS
 from skyscraper.simulate import policies
+from skyscraper.simulate.conditions import (
+    UNDISTURBED,
+    Disturbance,
+    Resources,
+    burst_up,
+    check_conditions,
+    held_seconds,
+)
 from skyscraper.simulate.errors import TraceError
 from skyscraper.simulate.optimum import optimum
 from skyscraper.simulate.replay import World, replay
 from skyscraper.simulate.trace import Trace
+from skyscraper.simulate.training import ContentModel, QualityModel, Settings, learn_content, learn_quality
 
 Floats = NDArray[np.float64]
 
@@ -41,10 +41,6 @@ POLICIES = ("static", "videostorm", "chameleon", "skyscraper", "priced", "optimu
 # Shorter slots price short regimes better, and a plan takes longer; one must not outlast the buffer by much.
 _SLOT_SECONDS, _SHORT_SLOT_SECONDS = 300.0, 200.0
 _PROFILE_PERIOD_SEGMENTS = 64
-# Fewer training points of the forecaster say nothing.
-_FEWEST_EXAMPLES = 20
-# Coming days may bring denser video than the training's densest hours.
-_DENSER = 1.1
 _UNCERTAINTY_QUANTILE = 0.999
 # No measurement of CPU time is surer than this.
 _LEAST_UNCERTAINTY = 0.05
@@ -52,39 +48,6 @@ _LEAST_UNCERTAINTY = 0.05
 _ADMISSION_UNCERTAINTY = 0.1
 # So that the p99 rests on ten calls.
 _TIMED_SWITCHES = 1001
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the streams share. `reserve_seconds` of the buffer are kept free by the guard, to ride out an outage.
-    `uncertainty` of work, relative, is what training measured if not given.
-
-    A buffer may have a limit of bytes beside that of seconds; the guard then takes the densest video seen in training.
-    Burst machines are behind an uplink; interruptions, which come at random, are not told to any policy.
-    """
-
-    cores: float
-    buffer_seconds: float
-    usd_per_day: float = 0.0
-    uncertainty: float | None = None
-    reserve_seconds: float = 0.0
-    buffer_bytes: float | None = None
-    uplink_bytes_per_second: float | None = None
-    interruptions_per_day: float = 0.0
-    interruption_seconds: float = 120.0
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """What the controllers are not told. Work differs from its estimate by a factor; the pool stands still a while
-    (seconds after the start of the test part)."""
-
-    work_factor: float = 1.0
-    outage_start_seconds: float = 0.0
-    outage_seconds: float = 0.0
-
-
-UNDISTURBED = Disturbance()
 
 
 @dataclass(frozen=True)
@@ -108,19 +71,6 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the ablations turn. `clairvoyant`: a segment's true qualities are known as soon as it has arrived."""
-
-    categories: int = 4
-    plan_window_seconds: float = 2 * SECONDS_PER_DAY
-    look_ahead: bool = True
-    residuals: bool = True
-    forecast: bool = True
-    clairvoyant: bool = False
-    seed: int = 0
 
 
 class Controller(NamedTuple):
@@ -169,7 +119,7 @@ class Study:
         self, policy: str, resources: Resources, disturbance: Disturbance = UNDISTURBED, *, bound: float | None = None
     ) -> Outcome:
         """Replay the test part. Raises Infeasible where not even the cheapest configurations fit."""
-        _check_resources(resources, disturbance)
+        check_conditions(resources, disturbance)
         require_admissible(self.floor_cores, cores=resources.cores, uncertainty=_ADMISSION_UNCERTAINTY)
         count = (self._segments - self._split) * len(self._traces)
         best = self.bound(resources, disturbance) if bound is None else bound
@@ -246,6 +196,22 @@ class Study:
         begun = self._first_round * self._seconds / SECONDS_PER_DAY
         return np.array([0.0, resources.usd_per_day * begun, 1.0, 0.0])
 
+    @cached_property
+    def _categories(self) -> list[ContentModel]:
+        return [
+            learn_content(self._quality[: self._split, v], self._seconds, self.settings)
+            for v in range(len(self._traces))
+        ]
+
+    @cached_property
+    def _trained(self) -> list[QualityModel]:
+        return [
+            learn_quality(
+                self._quality[:, v], trace.features[: self._segments], self._split, self._seconds, self.settings
+            )
+            for v, trace in enumerate(self._traces)
+        ]
+
     # Each of the following makes a policy's controller.
 
     def _static(self, resources: Resources) -> Controller:
@@ -307,12 +273,12 @@ class Study:
     def _skyscraper(self, resources: Resources) -> Controller:
         rounds, streams = self._segments - self._split, len(self._traces)
         models = self._categories
-        width = max(model.count for model, _, _ in models)
+        width = max(model.categories.count for model in models)
         works = np.stack([choice.work for choice in self._choice])
         usds = np.stack([choice.usd for choice in self._choice])
         configuration = self._choice[0].configuration
         # Streams with fewer categories repeat their last, which nothing is ever closest to first.
-        centres = np.stack([_padded(model.centres, width) for model, _, _ in models])
+        centres = np.stack([_padded(model.categories.centres, width) for model in models])
         alpha = np.zeros((streams, width, works.shape[1]))
         state = policies.Planned(
             alpha,
@@ -329,10 +295,10 @@ class Study:
         def replan(start: int) -> None:
             """The paper's planner, once per window, from the categories seen so far."""
             forecasts = []
-            for v, (model, labels, forecaster) in enumerate(models):
-                past = np.concatenate([labels, state.labels[:start, v]])
-                share = self._forecast_share(past, model.count, forecaster)
-                forecasts.append(StreamForecast(model.centres[:, configuration], share, works[v], usds[v]))
+            for v, model in enumerate(models):
+                past = np.concatenate([model.labels, state.labels[:start, v]])
+                share = self._forecast_share(past, model.categories.count, model.forecaster)
+                forecasts.append(StreamForecast(model.categories.centres[:, configuration], share, works[v], usds[v]))
             started = time.perf_counter()
             made = plan(
                 forecasts,
@@ -357,14 +323,17 @@ class Study:
         return np.asarray(np.bincount(window, minlength=count) / len(window))
 
     def _priced(self, resources: Resources) -> Controller:
-        predictions, residuals, honest = self._trained
+        models = self._trained
+        predictions = np.stack([model.predictions for model in models], axis=2)
         slot = _SLOT_SECONDS if resources.buffer_seconds >= _SLOT_SECONDS else _SHORT_SLOT_SECONDS
         slot_segments = max(1, round(slot / self._seconds))
         slot_seconds = slot_segments * self._seconds
         started = time.perf_counter()
         plan = plan_streams(
             [
-                Sample(honest[:, v], self._quality[: self._split, v], np.arange(self._split) // slot_segments, choice)
+                Sample(
+                    models[v].honest, self._quality[: self._split, v], np.arange(self._split) // slot_segments, choice
+                )
                 for v, choice in enumerate(self._choice)
             ],
             cores=resources.cores,
@@ -386,7 +355,7 @@ class Study:
         # The same by round instead of by slot, for the level of the newest content.
         each = demand([replace(one, slots=rounds) for one in coming], len(rounds), plan.grid, plan.usd_price)
         width = self._quality.shape[2]
-        covariance = np.stack([model.covariance for model in residuals])
+        covariance = np.stack([model.residuals.covariance for model in models])
         state = priced.Priced(
             predictions,
             Table(plan.grid, plan.lags, plan.price, plan.after, plan.edges),
@@ -407,61 +376,20 @@ class Study:
             self._choice[0].configuration,
             np.zeros((len(self._traces), width)),
             covariance.copy(),
-            np.array([model.persistence for model in residuals]),
+            np.array([model.residuals.persistence for model in models]),
             covariance,
-            np.stack([model.noise for model in residuals]),
+            np.stack([model.residuals.noise for model in models]),
             np.ones(len(self._traces)),
         )
         return Controller(priced.prepare_priced, priced.decide_priced, priced.observe_priced, state)
-
-    @cached_property
-    def _categories(self) -> list[tuple[Categories, NDArray[np.int64], Forecaster | None]]:
-        """Per stream its categories, the training segments' labels [T], and the forecaster."""
-        found = []
-        for v in range(len(self._traces)):
-            train = self._quality[: self._split, v]
-            model = categorise(train, self.settings.categories, seed=self.settings.seed)
-            teller = discriminating(model, train)
-            labels = classify(model.centres, train[:, teller], teller)
-            points = examples(labels, model.count, self._seconds, self.settings.plan_window_seconds)
-            enough = len(points.inputs) >= _FEWEST_EXAMPLES
-            found.append((model, labels, train_forecaster(points, seed=self.settings.seed) if enough else None))
-        return found
-
-    @cached_property
-    def _trained(self) -> tuple[Floats, list[ResidualModel], Floats]:
-        test = self._segments - self._split
-        predictions = np.empty((2, test, *self._quality.shape[1:]))
-        honest = np.empty((self._split, *self._quality.shape[1:]))
-        models = []
-        for v, trace in enumerate(self._traces):
-            if self.settings.clairvoyant:
-                predictions[:, :, v] = self._quality[self._split :, v]
-                honest[:, v] = self._quality[: self._split, v]
-                models.append(ResidualModel(0.0, np.zeros((trace.configurations,) * 2), np.ones(trace.configurations)))
-                continue
-            quality = self._quality[: self._split, v]
-            plain = segment_features(trace.features[: self._segments], self._seconds, 0, ahead=False)
-            honest[:, v], size = out_of_fold(plain[: self._split], quality, seed=self.settings.seed)
-            for ahead in (False, True):
-                if ahead and not self.settings.look_ahead:
-                    predictions[1, :, v] = predictions[0, :, v]
-                    continue
-                inputs = segment_features(trace.features[: self._segments], self._seconds, 0, ahead=ahead)
-                predictor = fit_predictor(inputs[: self._split], quality, size=size, seed=self.settings.seed)
-                predictions[int(ahead), :, v] = predictor.predict(inputs[self._split :])
-            model = fit_residuals(quality - honest[:, v])
-            if not self.settings.residuals:
-                model = replace(model, covariance=np.zeros_like(model.covariance))
-            models.append(model)
-        return predictions, models, honest
 
     def _world(self, resources: Resources, disturbance: Disturbance, part: slice | None = None) -> World:
         part = part or slice(self._split, self._segments)
         segment_bytes = self._bytes[part]
         limit = resources.buffer_seconds
         if resources.buffer_bytes is not None:
-            limit = self._held_seconds(resources.buffer_bytes, limit)
+            per_round = self._bytes[: self._split].sum(axis=1)
+            limit = held_seconds(resources.buffer_bytes, limit, per_round, self._seconds)
         uplink = resources.uplink_bytes_per_second
         return World(
             np.ascontiguousarray(self._quality[part]),
@@ -482,23 +410,8 @@ class Study:
             np.inf if resources.buffer_bytes is None else resources.buffer_bytes,
             np.zeros_like(segment_bytes) if uplink is None else segment_bytes / uplink,
             self._burst_seconds(),
-            self._burst_up(len(segment_bytes), resources),
+            burst_up(len(segment_bytes), self._seconds, resources, self.settings.seed),
         )
-
-    def _held_seconds(self, size_bytes: float, most: float) -> float:
-        """The longest time, up to `most`, whose densest video fits into so many bytes."""
-        seconds = most
-        # The shorter the time, the denser its densest; a few steps settle it.
-        while (held := buffer_seconds(size_bytes, _DENSER * self._densest(seconds))) < seconds - self._seconds:
-            seconds = held
-        # What is being worked on and what is arriving take room, too.
-        return max(min(seconds, held) - 2 * self._seconds, 0.0)
-
-    def _densest(self, seconds: float) -> float:
-        """Most bytes per second, all streams, over any such time in training."""
-        totals = np.concatenate([[0.0], np.cumsum(self._bytes[: self._split].sum(axis=1))])
-        rounds = int(np.clip(seconds / self._seconds, 1, self._split))
-        return float((totals[rounds:] - totals[:-rounds]).max()) / (rounds * self._seconds)
 
     def _burst_seconds(self) -> Floats:
         """[N,O] round trips of burst options."""
@@ -507,13 +420,6 @@ class Study:
             seconds = np.zeros(trace.configurations) if trace.burst_seconds is None else trace.burst_seconds
             rows.append(np.where(choice.usd > 0, seconds[choice.configuration], 0.0))
         return np.stack(rows)
-
-    def _burst_up(self, rounds: int, resources: Resources) -> NDArray[np.bool_]:
-        """When burst machines answer: interruptions begin at random and last alike."""
-        rng = np.random.default_rng([self.settings.seed, 29])
-        begins = rng.random(rounds) < resources.interruptions_per_day * self._seconds / SECONDS_PER_DAY
-        length = max(1, round(resources.interruption_seconds / self._seconds))
-        return np.asarray(np.convolve(begins, np.ones(length))[:rounds] < 0.5)
 
 
 def _padded(rows: Floats, count: int) -> Floats:
@@ -538,19 +444,6 @@ def _warm(
     """Compile before timing: no round is replayed."""
     chosen = np.zeros((1, world.quality.shape[1]), dtype=np.int16)
     replay(prepare, decide, observe, state, world, np.array([0.0, 0.0, 1.0, 0.0]), np.zeros(7), chosen, 0, 0)
-
-
-def _check_resources(resources: Resources, disturbance: Disturbance) -> None:
-    for name, value in (asdict(resources) | asdict(disturbance)).items():
-        if value is not None and (not np.isfinite(value) or value < 0):
-            raise TraceError(f"{name} is {value:g}; expected a finite number, 0 or more")
-    for name in ("buffer_bytes", "uplink_bytes_per_second"):
-        if getattr(resources, name) == 0:
-            raise TraceError(f"{name} is 0; leave it out for no limit")
-    if resources.reserve_seconds > resources.buffer_seconds:
-        raise TraceError(
-            f"the reserve of {resources.reserve_seconds:g} s is more than the buffer of {resources.buffer_seconds:g} s"
-        )
 
 
 def _check(traces: Sequence[Trace], train_fraction: float) -> None:
