@@ -31,7 +31,7 @@ from skyscraper.control.work import recalibrated
 from skyscraper.errors import ConfigError
 from skyscraper.pipeline.knobs import Configuration, Knob, KnobValue
 from skyscraper.profile.categorise import categorise
-from skyscraper.profile.forecast import Forecaster, examples, latest_input, train
+from skyscraper.profile.forecast import Forecaster, latest_input, learn_forecaster
 from skyscraper.profile.sample import diverse
 from skyscraper.profile.search import Score, key_of, search
 from skyscraper.profile.work import WorkModel, fit_work
@@ -43,7 +43,6 @@ _MOST_CONFIGURATIONS = 12
 _SEARCHED_FRAMES = 4
 _CATEGORIES = 4
 _FEWEST_FRAMES = 8
-_FEWEST_EXAMPLES = 20
 
 
 class Skyscraper:
@@ -132,14 +131,13 @@ class Skyscraper:
         self._work: WorkModel = fit_work(work, np.full(len(frames), self._frame_seconds))
         self._categories = categorise(quality, _CATEGORIES, seed=self._seed)
         self._labels = [self._category(quality[index, 0], 0) for index in range(len(labeled), len(frames))] or [0]
-        points = examples(
+        self._forecaster: Forecaster | None = learn_forecaster(
             np.array(self._labels),
             self._categories.count,
             self._frame_seconds,
             self._window_frames * self._frame_seconds,
+            seed=self._seed,
         )
-        enough = len(points.inputs) >= _FEWEST_EXAMPLES
-        self._forecaster: Forecaster | None = train(points, seed=self._seed) if enough else None
         self._buffer_seconds = self._buffer_bytes / float(np.mean([_size(frame) for frame in frames]))
         self._buffer_seconds *= self._frame_seconds
         self._scale, self._done, self._last = 1.0, 0, self._labels[-1]

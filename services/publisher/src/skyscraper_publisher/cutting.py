@@ -12,10 +12,10 @@ import structlog
 from skyscraper.bus.headers import SegmentHeaders, encode_headers
 from skyscraper.bus.topics import MAX_SEGMENT_BYTES
 from skyscraper.media.features import packet_features
-from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, carried_size
+from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, carried_size, repaired
 from skyscraper.media.segmenter import Cut, PacketInfo, Segmenter, Step
 from skyscraper.media.sources import SourceError, VideoInput
-from skyscraper.media.ticks import TICKS_PER_SECOND, to_seconds, to_ticks
+from skyscraper.media.ticks import TICKS_PER_SECOND, to_seconds
 from skyscraper.media.timestamps import TimestampRepair
 
 from skyscraper_publisher import metrics
@@ -108,12 +108,7 @@ class Cutting:
             return []
 
     def _info(self, muxer: Muxer, packet: VideoPacket) -> PacketInfo:
-        base = packet.time_base
-        times = self._repair.repair(
-            None if packet.pts is None else to_ticks(packet.pts, base),
-            None if packet.dts is None else to_ticks(packet.dts, base),
-            to_ticks(packet.duration or 0, base),
-        )
+        times = repaired(self._repair, packet)
         for reason in times.reasons:
             metrics.TIMESTAMPS_REPAIRED.labels(self._stream.id, reason).inc()
         size = carried_size(

@@ -21,7 +21,8 @@ def require_admissible(floor_cores: Mapping[str, float], *, cores: float, uncert
     dearest = sorted(floor_cores.items(), key=lambda item: -item[1])[:3]
     shown = ", ".join(f"{name} {value:.3g}" for name, value in dearest)
     raise Infeasible(
-        f"{len(floor_cores)} streams do not fit: even at their cheapest configurations they take "
+        f"{len(floor_cores)} {'stream does' if len(floor_cores) == 1 else 'streams do'} not fit: the cheapest "
+        f"configurations alone take "
         f"{total / (1 + uncertainty):.4g} cores × {1 + uncertainty:.3g} (uncertainty) = {total:.4g}, and the pool has "
         f"{cores:g}; the largest are {shown}. Add {total - cores:.3g} cores, or take streams away"
     )

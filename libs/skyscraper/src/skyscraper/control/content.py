@@ -26,12 +26,11 @@ _CLUSTER_STEPS = 20
 
 @dataclass(frozen=True)
 class Content:
-    """By slot of the day s and level m: value, work, usd [S,M,P] per round; chance [S,M,M] of the level of slot s+1
+    """By slot of the day s and level m: value, work [S,M,P] per round; chance [S,M,M] of the level of slot s+1
     given that of slot s; edges [M-1] between the levels' needs; levels [D] of the history's slots."""
 
     value: Floats
     work: Floats
-    usd: Floats
     chance: Floats
     edges: Floats
     levels: Integers
@@ -50,7 +49,7 @@ def learn_content(past: Demand, slots_per_day: int, reach: int) -> Content:
     around = _around(member, reach)
     share = member.sum(axis=0)
     tables = []
-    for table in (past.value, past.work, past.usd):
+    for table in (past.value, past.work):
         sums = np.zeros((slots_per_day, count, table.shape[1]))
         np.add.at(sums, (day, levels), table)
         mean = sums.sum(axis=0) / np.maximum(share, 1)[:, None]
@@ -61,7 +60,7 @@ def learn_content(past: Demand, slots_per_day: int, reach: int) -> Content:
     overall /= overall.sum(axis=1, keepdims=True)
     chance = _around(steps, reach) + _PRIOR_SLOTS * overall
     chance /= chance.sum(axis=2, keepdims=True)
-    return Content(tables[0], tables[1], tables[2], chance, edges, levels)
+    return Content(tables[0], tables[1], chance, edges, levels)
 
 
 def _edges(need: Floats) -> Floats:

@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from skyscraper.control.lookahead import Table, foresee
+from skyscraper.control.prices import worth_at
 
 Floats = NDArray[np.float64]
 
@@ -49,18 +50,6 @@ class Priced(NamedTuple):
     weight: Floats  # [N]
 
 
-@njit(cache=True)
-def interpolate(x: float, xs: Floats, ys: Floats) -> float:  # pragma: no cover - compiled
-    """ys over ascending xs at x, flat beyond the ends."""
-    if x <= xs[0]:
-        return float(ys[0])
-    if x >= xs[-1]:
-        return float(ys[-1])
-    high = np.searchsorted(xs, x)
-    part = (x - xs[high - 1]) / (xs[high] - xs[high - 1])
-    return float(ys[high - 1] * (1 - part) + ys[high] * part)
-
-
 @njit
 def prepare_priced(state: Priced, t: int, lag: float, budget: float) -> None:  # pragma: no cover - compiled
     """Before round t: look into the backlog again, and correct the price of a dollar by what was spent so far."""
@@ -84,7 +73,7 @@ def prepare_priced(state: Priced, t: int, lag: float, budget: float) -> None:  #
 def decide_priced(  # pragma: no cover - compiled
     state: Priced, t: int, v: int, lag: float, slack: float, budget: float
 ) -> int:
-    price = interpolate(lag, state.table.lags, state.price)
+    price = worth_at(lag, state.table.lags, state.price)
     row = state.predicted[1 if lag >= state.ahead_seconds else 0, t, v]
     best, arg = -1e300, 0
     for option in range(state.work.shape[1]):

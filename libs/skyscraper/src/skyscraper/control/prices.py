@@ -10,7 +10,7 @@ neither the lag nor when the content comes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -21,7 +21,6 @@ from skyscraper.control.demand import Demand, Sample, demand, price_grid
 from skyscraper.control.units import SECONDS_PER_DAY
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # Segments looked at in a plan, of all streams; at least so many of each, whose noise averages out over streams.
 _ROWS = 60_000
@@ -90,7 +89,10 @@ def plan_streams(
     def solve(mu: float) -> tuple[PricePlan, float]:
         past = demand(thinned, slot_count, grid, mu)
         content = learn_content(past, slots_per_day, round(reach_seconds / slot_seconds))
-        plan = _plan(content, grid, lags, speed, slot_seconds, mu, float(past.need[-1]))
+        drift = content.work * speed - slot_seconds
+        price, after = _solve(grid, content.value, drift, content.chance, lags)
+        even = np.linspace(0, 1, slots_per_day + 1)
+        plan = PricePlan(grid, lags, price, after, content.edges, mu, even, float(past.need[-1]))
         usd = _rehearse(plan, content, past, speed, slot_seconds)
         # The rehearsal's first day only settles the lag, if there are others.
         settled = usd[slots_per_day:] if slot_count > slots_per_day else usd
@@ -98,7 +100,7 @@ def plan_streams(
         np.add.at(curve, np.arange(slot_count - len(settled), slot_count) % slots_per_day, settled)
         total = float(curve.sum())
         if total > 0:
-            plan = _with_curve(plan, np.concatenate([[0.0], np.cumsum(curve) / total]))
+            plan = replace(plan, usd_curve=np.concatenate([[0.0], np.cumsum(curve) / total]))
         return plan, float(settled.mean()) * SECONDS_PER_DAY / segment_seconds
 
     plan, spend = solve(0.0)
@@ -116,19 +118,6 @@ def plan_streams(
         else:
             high, plan = middle, found[0]
     return plan
-
-
-def _plan(
-    content: Content, grid: Floats, lags: Floats, speed: float, slot_seconds: float, mu: float, last_need: float
-) -> PricePlan:
-    drift = content.work * speed - slot_seconds
-    price, after = _solve(grid, content.value, drift, content.chance, lags)
-    curve = np.linspace(0, 1, len(price) + 1)
-    return PricePlan(grid, lags, price, after, content.edges, mu, curve, last_need)
-
-
-def _with_curve(plan: PricePlan, curve: Floats) -> PricePlan:
-    return PricePlan(plan.grid, plan.lags, plan.price, plan.after, plan.edges, plan.usd_price, curve, plan.last_need)
 
 
 def _rehearse(plan: PricePlan, content: Content, past: Demand, speed: float, slot_seconds: float) -> Floats:

@@ -12,7 +12,8 @@ import av
 from av.bitstream import BitStreamFilterContext
 
 from skyscraper.media.segmenter import PacketInfo
-from skyscraper.media.ticks import TICK, TICKS_PER_SECOND
+from skyscraper.media.ticks import TICK, TICKS_PER_SECOND, to_ticks
+from skyscraper.media.timestamps import TimestampRepair, Timestamps
 
 # A string, because the class takes its argument only for type checkers.
 VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"
@@ -30,6 +31,16 @@ TABLES_BYTES = 3 * TS_PACKET_BYTES
 FRAME_OVERHEAD_BYTES = 64
 # File headers of either.
 FILE_OVERHEAD_BYTES = 4096
+
+
+def repaired(repair: TimestampRepair, packet: VideoPacket) -> Timestamps:
+    """A packet's times on the clock of `repair`, whatever its own time base."""
+    base = packet.time_base
+    return repair.repair(
+        None if packet.pts is None else to_ticks(packet.pts, base),
+        None if packet.dts is None else to_ticks(packet.dts, base),
+        to_ticks(packet.duration or 0, base),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from skyscraper.bus.topics import MAX_SEGMENT_BYTES
 from skyscraper.media.features import packet_features
-from skyscraper.media.mux import CARRIAGES, Muxer, VideoPacket
+from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, repaired
 from skyscraper.media.segmenter import PacketInfo, Segmenter, Step
 from skyscraper.media.sources import Source, SourceKind, VideoInput, locations
-from skyscraper.media.ticks import to_seconds, to_ticks
+from skyscraper.media.ticks import to_seconds
 from skyscraper.media.timestamps import TimestampRepair
 
 _OPEN_SECONDS = 10.0
 _READ_SECONDS = 30.0
 _MAX_OPEN_SECONDS = 10.0
-_MAX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,13 @@ def _cut(video: VideoInput, segment_seconds: float) -> Iterator[VideoSegment]:
     repair = TimestampRepair()
     repair.restart()
     segmenter = Segmenter[VideoPacket](
-        target_seconds=segment_seconds, max_open_seconds=_MAX_OPEN_SECONDS, max_bytes=_MAX_BYTES
+        target_seconds=segment_seconds,
+        max_open_seconds=_MAX_OPEN_SECONDS,
+        max_bytes=MAX_SEGMENT_BYTES - FILE_OVERHEAD_BYTES,
     )
     for packet in video.packets():
         for part in muxer.filtered(packet):
-            base = part.time_base
-            times = repair.repair(
-                None if part.pts is None else to_ticks(part.pts, base),
-                None if part.dts is None else to_ticks(part.dts, base),
-                to_ticks(part.duration or 0, base),
-            )
+            times = repaired(repair, part)
             info = PacketInfo(times.pts, times.dts, times.duration, part.size, part.is_keyframe)
             yield from _finished(segmenter.push(info, part), muxer)
     yield from _finished(segmenter.flush(), muxer)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.profile.categorise import Categories, categorise, choose_categories, classify, discriminating
 from skyscraper.profile.errors import ProfileError
-from skyscraper.profile.forecast import Forecaster, examples, train
+from skyscraper.profile.forecast import Forecaster, learn_forecaster
 from skyscraper.profile.place import Burst, OperatorWork, Placement, placements
 from skyscraper.profile.predict import (
     Predictor,
@@ -31,7 +31,6 @@ Floats = NDArray[np.float64]
 
 FEWEST_SEGMENTS = 60
 PLAN_WINDOW_SECONDS = 2 * SECONDS_PER_DAY
-_FEWEST_EXAMPLES = 20
 # Enough for a plan of prices (see control/prices.py), and small enough for a message.
 _HISTORY_ROWS = 8_000
 # Boxes, scores and labels of a busy segment's detections.
@@ -124,8 +123,7 @@ def fit(
     teller = discriminating(found, footage.quality)
     progress("categories", 1, 1)
     labels = classify(found.centres, footage.quality[:, teller], teller)
-    points = examples(labels, found.count, segment_seconds, window_seconds)
-    forecaster = train(points, seed=seed) if len(points.inputs) >= _FEWEST_EXAMPLES else None
+    forecaster = learn_forecaster(labels, found.count, segment_seconds, window_seconds, seed=seed)
     progress("forecaster", 1, 1)
     first = int(footage.start_seconds[0] / segment_seconds)
     predictors, honest, errors = [], [], []

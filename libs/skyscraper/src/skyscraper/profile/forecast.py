@@ -20,6 +20,8 @@ Integers = NDArray[np.int64]
 INPUT_SECONDS = 2 * SECONDS_PER_DAY
 SPLITS = 8
 EVERY_SECONDS = 900.0
+# Fewer examples say nothing of what follows what.
+_FEWEST_EXAMPLES = 20
 _HIDDEN = (16, 8)
 _EPOCHS = 40
 _FINE_TUNE_EPOCHS = 5
@@ -79,6 +81,14 @@ def examples(labels: Integers, categories: int, segment_seconds: float, window_s
     inputs = [histograms(labels[at - before : at], categories, SPLITS).ravel() for at in moments]
     targets = [histograms(labels[at : at + after], categories, 1)[0] for at in moments]
     return Examples(np.stack(inputs), np.stack(targets))
+
+
+def learn_forecaster(
+    labels: Integers, categories: int, segment_seconds: float, window_seconds: float, *, seed: int
+) -> Forecaster | None:
+    """From the labels [T] of consecutive segments; None where they are too few for it."""
+    points = examples(labels, categories, segment_seconds, window_seconds)
+    return train(points, seed=seed) if len(points.inputs) >= _FEWEST_EXAMPLES else None
 
 
 def train(of: Examples, *, seed: int) -> Forecaster:

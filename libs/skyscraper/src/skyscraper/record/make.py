@@ -46,9 +46,12 @@ def make_recording(
             "needed to learn from"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    configurations = _searched(
-        pipeline, folder / "configurations.json", f"{source.location} {segment_seconds} {max_segments}"
-    )
+    searched = folder / "configurations.json"
+    identity = {
+        "pipeline": f"{pipeline.name} {pipeline.version}",
+        "of": f"{source.location} {segment_seconds} {max_segments}",
+    }
+    configurations = _searched(pipeline, searched, identity)
     if configurations is None:
         found = search_configurations(
             pipeline,
@@ -59,24 +62,20 @@ def make_recording(
             progress=progress,
         )
         configurations = found.configurations
-        described = {
-            "pipeline": f"{pipeline.name} {pipeline.version}",
-            "of": f"{source.location} {segment_seconds} {max_segments}",
-            "configurations": [dict(one) for one in configurations],
-        }
-        (folder / "configurations.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        described = identity | {"configurations": [dict(one) for one in configurations]}
+        searched.write_text(json.dumps(described, indent=1), encoding="utf-8")
     recording = record(
         pipeline, segments, configurations, partial=folder / "record.npz", processes=processes, progress=progress
     )
     return recording, _hours(source, recording)
 
 
-def _searched(pipeline: Pipeline, path: Path, of: str) -> list[Configuration] | None:
+def _searched(pipeline: Pipeline, path: Path, identity: dict[str, str]) -> list[Configuration] | None:
     """What an earlier run's search found, if it was for the same pipeline and source."""
     if not path.exists():
         return None
     stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["pipeline"] != f"{pipeline.name} {pipeline.version}" or stored["of"] != of:
+    if any(stored[name] != value for name, value in identity.items()):
         return None
     return [
         configure(pipeline.knobs, {name: str(value) for name, value in one.items()}) for one in stored["configurations"]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context, parent_process
 
@@ -36,7 +36,6 @@ class Measured:
 
     quality: float
     core_seconds: dict[str, float]
-    frames_analysed: int
 
     @property
     def work(self) -> float:
@@ -64,16 +63,7 @@ class Detector:
         spent, charged = self._models.take()
         # What the client took here is replaced by what its images cost when they were first computed.
         detect = time.thread_time() - decoded - spent + charged
-        images = frames.images[:0]
-        kept = Frames(
-            images,
-            frames.times_seconds,
-            frames.source_width,
-            frames.source_height,
-            frames.frames_decoded,
-            frames.duration_seconds,
-        )
-        return Detected(kept, detections, decoded - started, detect)
+        return Detected(replace(frames, images=frames.images[:0]), detections, decoded - started, detect)
 
 
 class Tracks:
@@ -101,7 +91,7 @@ class Tracks:
                 "detect": one.detect_core_seconds,
                 "track": time.thread_time() - started,
             }
-            found.append(Measured(float(result.quality), work, len(one.frames.times_seconds)))
+            found.append(Measured(float(result.quality), work))
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skyscraper.media.segments import VideoSegment
 from skyscraper.pipeline import Configuration, Pipeline
 from skyscraper.pipeline.pipeline import OPERATORS
+from skyscraper.profile.fit import Progress
 from skyscraper.profile.sample import diverse
 from skyscraper.profile.search import Found, Score, cheapest, dearest, search
 from skyscraper.record.measure import Tracks, detect_all
@@ -27,17 +28,14 @@ FEATURES = ("bytes_per_frame", "interframe_bytes", "interframe_bytes_cv", "ip_ra
 _LOOKED_AT = 48
 _SAVE_EVERY_SEGMENTS = 20
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Recording:
-    """quality [T,K]; core_seconds [T,K,operators]; frames [T,K] analysed; segment_bytes, hours [T]; features [T,F]."""
+    """quality [T,K]; core_seconds [T,K,operators]; the rest [T]; features [T,F]."""
 
     configurations: tuple[Configuration, ...]
     quality: Floats
     core_seconds: Floats
-    frames: Floats
     segment_bytes: Floats
     segment_seconds: Floats
     start_seconds: Floats
@@ -96,7 +94,7 @@ def record(
 ) -> Recording:
     """Run every configuration on every segment. What a killed run did is found in `partial` and not done again."""
     shape = (len(segments), len(configurations))
-    tables = {"quality": np.zeros(shape), "frames": np.zeros(shape), "work": np.zeros((*shape, len(OPERATORS)))}
+    tables = {"quality": np.zeros(shape), "work": np.zeros((*shape, len(OPERATORS)))}
     digest = _digest(pipeline, segments, configurations)
     tracks = Tracks(pipeline, configurations)
     done = _resume(partial, digest, tables, tracks)
@@ -105,7 +103,6 @@ def record(
     for index, detected in enumerate(found, start=done):
         for k, one in enumerate(tracks.follow(segments[index], detected)):
             tables["quality"][index, k] = one.quality
-            tables["frames"][index, k] = one.frames_analysed
             tables["work"][index, k] = [one.core_seconds[name] for name in OPERATORS]
         progress("recording", index + 1, len(segments))
         if (index + 1) % _SAVE_EVERY_SEGMENTS == 0:
@@ -115,7 +112,6 @@ def record(
         tuple(configurations),
         tables["quality"],
         tables["work"],
-        tables["frames"],
         np.array([len(segment.value) for segment in segments], dtype=np.float64),
         np.array([segment.duration_seconds for segment in segments]),
         np.array([segment.start_seconds for segment in segments]),
@@ -158,7 +154,7 @@ def _save(partial: Path, digest: str, done: int, tables: dict[str, Floats], trac
         done=done,
         state_lengths=np.array([-1 if state is None else len(state) for state in states]),
         states=np.frombuffer(b"".join(state or b"" for state in states), dtype=np.uint8),
-        allow_pickle=False,
-        **tables,
+        quality=tables["quality"],
+        work=tables["work"],
     )
     temporary.rename(partial)

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 # A segment that would wait longer for the uplink is better done in the pool.
 _UPLINK_PATIENCE_SECONDS = 10.0
+# `replay`'s clock where nothing has happened yet and estimates are taken as right; and how many sums it keeps.
+FRESH_CLOCK = np.array([0.0, 0.0, 1.0, 0.0])
+SUMS = 7
 
 
 class World(NamedTuple):

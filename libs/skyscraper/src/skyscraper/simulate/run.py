@@ -31,7 +31,7 @@ from skyscraper.simulate.conditions import (
 )
 from skyscraper.simulate.errors import TraceError
 from skyscraper.simulate.optimum import optimum
-from skyscraper.simulate.replay import World, replay
+from skyscraper.simulate.replay import FRESH_CLOCK, SUMS, World, replay
 from skyscraper.simulate.trace import Trace
 from skyscraper.simulate.training import ContentModel, QualityModel, Settings, learn_content, learn_quality
 
@@ -135,7 +135,7 @@ class Study:
         self._plan_seconds = 0.0
         controller: Controller = getattr(self, f"_{policy}")(resources)
         prepare, decide, observe, state = controller[:4]
-        clock, sums = self._clock(resources), np.zeros(7)
+        clock, sums = self._clock(resources), np.zeros(SUMS)
         chosen = np.zeros((world.quality.shape[0], len(self._traces)), dtype=np.int16)
         _warm(prepare, decide, observe, state, world)
         rounds = world.quality.shape[0]
@@ -194,7 +194,9 @@ class Study:
     def _clock(self, resources: Resources) -> Floats:
         """The pool free, estimates taken as right; of a day that has begun, its share of the budget counts as spent."""
         begun = self._first_round * self._seconds / SECONDS_PER_DAY
-        return np.array([0.0, resources.usd_per_day * begun, 1.0, 0.0])
+        clock = FRESH_CLOCK.copy()
+        clock[1] = resources.usd_per_day * begun
+        return clock
 
     @cached_property
     def _categories(self) -> list[ContentModel]:
@@ -249,14 +251,14 @@ class Study:
             return policies.Profiled(quality, self._estimate, current, _PROFILE_PERIOD_SEGMENTS, target)
 
         def trained(target: float) -> float:
-            sums, chosen = np.zeros(7), np.zeros((self._split, len(self._traces)), dtype=np.int16)
+            sums, chosen = np.zeros(SUMS), np.zeros((self._split, len(self._traces)), dtype=np.int16)
             replay(
                 policies.prepare_nothing,
                 policies.decide_profiled,
                 policies.observe_profiled,
                 state(train.quality, target),
                 train,
-                np.array([0.0, 0.0, 1.0, 0.0]),
+                FRESH_CLOCK.copy(),
                 sums,
                 chosen,
                 0,
@@ -339,7 +341,7 @@ class Study:
             cores=resources.cores,
             segment_seconds=self._seconds,
             slot_seconds=slot_seconds,
-            buffer_seconds=max(self._world(resources, UNDISTURBED).limit_seconds, self._seconds),
+            buffer_seconds=max(self._limit_seconds(resources), self._seconds),
             usd_per_day=resources.usd_per_day,
             **({} if self.settings.forecast else {"reach_seconds": SECONDS_PER_DAY}),
         )
@@ -386,10 +388,6 @@ class Study:
     def _world(self, resources: Resources, disturbance: Disturbance, part: slice | None = None) -> World:
         part = part or slice(self._split, self._segments)
         segment_bytes = self._bytes[part]
-        limit = resources.buffer_seconds
-        if resources.buffer_bytes is not None:
-            per_round = self._bytes[: self._split].sum(axis=1)
-            limit = held_seconds(resources.buffer_bytes, limit, per_round, self._seconds)
         uplink = resources.uplink_bytes_per_second
         return World(
             np.ascontiguousarray(self._quality[part]),
@@ -399,7 +397,7 @@ class Study:
             self._choice[0].configuration,
             self._seconds,
             resources.cores,
-            max(limit - resources.reserve_seconds, 0.0),
+            self._limit_seconds(resources),
             resources.buffer_seconds,
             self.work_uncertainty if resources.uncertainty is None else resources.uncertainty,
             resources.usd_per_day,
@@ -412,6 +410,14 @@ class Study:
             self._burst_seconds(),
             burst_up(len(segment_bytes), self._seconds, resources, self.settings.seed),
         )
+
+    def _limit_seconds(self, resources: Resources) -> float:
+        """How far the pool may lag: what the buffer holds, less what is kept back for outages."""
+        limit = resources.buffer_seconds
+        if resources.buffer_bytes is not None:
+            per_round = self._bytes[: self._split].sum(axis=1)
+            limit = held_seconds(resources.buffer_bytes, limit, per_round, self._seconds)
+        return max(limit - resources.reserve_seconds, 0.0)
 
     def _burst_seconds(self) -> Floats:
         """[N,O] round trips of burst options."""
@@ -443,7 +449,7 @@ def _warm(
 ) -> None:
     """Compile before timing: no round is replayed."""
     chosen = np.zeros((1, world.quality.shape[1]), dtype=np.int16)
-    replay(prepare, decide, observe, state, world, np.array([0.0, 0.0, 1.0, 0.0]), np.zeros(7), chosen, 0, 0)
+    replay(prepare, decide, observe, state, world, FRESH_CLOCK.copy(), np.zeros(SUMS), chosen, 0, 0)
 
 
 def _check(traces: Sequence[Trace], train_fraction: float) -> None:

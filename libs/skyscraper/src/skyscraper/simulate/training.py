@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 
 from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.profile.categorise import Categories, categorise, classify, discriminating
-from skyscraper.profile.forecast import Forecaster, examples, train
+from skyscraper.profile.forecast import Forecaster, learn_forecaster
 from skyscraper.profile.predict import ResidualModel, fit_predictor, fit_residuals, out_of_fold, segment_features
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-# Fewer training points of the forecaster say nothing.
-_FEWEST_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,9 @@ def learn_content(quality: Floats, segment_seconds: float, settings: Settings) -
     categories = categorise(quality, settings.categories, seed=settings.seed)
     teller = discriminating(categories, quality)
     labels = classify(categories.centres, quality[:, teller], teller)
-    points = examples(labels, categories.count, segment_seconds, settings.plan_window_seconds)
-    enough = len(points.inputs) >= _FEWEST_EXAMPLES
-    return ContentModel(categories, labels, train(points, seed=settings.seed) if enough else None)
+    window = settings.plan_window_seconds
+    forecaster = learn_forecaster(labels, categories.count, segment_seconds, window, seed=settings.seed)
+    return ContentModel(categories, labels, forecaster)
 
 
 def learn_quality(
