@@ -14,7 +14,8 @@ from skyscraper.media.segments import read_segments
 from skyscraper.media.sources import Source, SourceKind
 from skyscraper.pipeline import Configuration, Pipeline, configure
 from skyscraper.pipeline.pipeline import OPERATORS
-from skyscraper.record.trace import Progress, Recording, record, search_configurations
+from skyscraper.profile.fit import Progress
+from skyscraper.record.trace import Recording, record, search_configurations
 from skyscraper.simulate.prices import BURST_USD_PER_CORE_SECOND, ROUND_TRIP_SECONDS
 from skyscraper.simulate.trace import Trace, make_trace
 
