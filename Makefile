@@ -37,8 +37,8 @@ test: setup models check ## Everything, against a real broker
 	@$(UV) run --no-sync pytest tests/integration tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
-	@cd proto && $(UV) run --no-sync --project .. python -m grpc_tools.protoc -I . \
-	  --python_out=../libs/skyscraper/src --mypy_out=../libs/skyscraper/src skyscraper/v1/*.proto
+	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
+	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/v1/*.proto
 
 clean: ## Remove the virtual environment and build products (downloads stay in the user's cache)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache out

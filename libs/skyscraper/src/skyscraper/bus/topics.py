@@ -16,6 +16,9 @@ MAX_MESSAGE_BYTES = MAX_SEGMENT_BYTES + 64 * 1024
 STREAMS = "sky.streams"
 SEGMENTS = "sky.segments"
 REPORTS = "sky.reports"
+PLANS = "sky.plans"
+# The key of the plan that all streams share; no stream id begins so.
+POOL_KEY = b"_pool"
 PROFILES = "sky.profiles"
 STATE = "sky.state"
 DEAD_LETTERS = "sky.dead-letters"
@@ -65,7 +68,8 @@ def topic_specs(
     }
     return [
         TopicSpec(STREAMS, 1, compact),
-        TopicSpec(PROFILES, 1, compact),
+        TopicSpec(PROFILES, 1, compact | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
+        TopicSpec(PLANS, 1, compact | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         TopicSpec(SEGMENTS, partitions, buffer),
         TopicSpec(STATE, partitions, compact),
         TopicSpec(REPORTS, partitions),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyscraper/v1/report.proto\x12\rskyscraper.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x05\n\rSegmentReport\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x12\n\nsegment_id\x18\x03 \x01(\t\x12\x11\n\tpartition\x18\x04 \x01(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\'\n\x07outcome\x18\x06 \x01(\x0e\x32\x16.skyscraper.v1.Outcome\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x64uration_seconds\x18\t \x01(\x01\x12\x15\n\rsegment_bytes\x18\n \x01(\x03\x12\x46\n\rconfiguration\x18\x0b \x03(\x0b\x32/.skyscraper.v1.SegmentReport.ConfigurationEntry\x12\x0f\n\x07quality\x18\x0c \x01(\x01\x12\x0c\n\x04rows\x18\r \x01(\x05\x12\x16\n\x0e\x66rames_decoded\x18\x0e \x01(\x05\x12\x17\n\x0f\x66rames_analysed\x18\x0f \x01(\x05\x12\x1c\n\x14\x64\x65\x63oder_core_seconds\x18\x10 \x01(\x01\x12\x1e\n\x16inference_core_seconds\x18\x11 \x01(\x01\x12\x32\n\x0epublished_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cstarted_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfinished_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emissing_before\x18\x15 \x01(\x03\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*}\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_PROCESSED\x10\x01\x12\x19\n\x15OUTCOME_DEAD_LETTERED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x10\n\x0cOUTCOME_LOST\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyscraper/v1/report.proto\x12\rskyscraper.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x05\n\rSegmentReport\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x12\n\nsegment_id\x18\x03 \x01(\t\x12\x11\n\tpartition\x18\x04 \x01(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\'\n\x07outcome\x18\x06 \x01(\x0e\x32\x16.skyscraper.v1.Outcome\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x64uration_seconds\x18\t \x01(\x01\x12\x15\n\rsegment_bytes\x18\n \x01(\x03\x12\x46\n\rconfiguration\x18\x0b \x03(\x0b\x32/.skyscraper.v1.SegmentReport.ConfigurationEntry\x12\x0f\n\x07quality\x18\x0c \x01(\x01\x12\x0c\n\x04rows\x18\r \x01(\x05\x12\x16\n\x0e\x66rames_decoded\x18\x0e \x01(\x05\x12\x17\n\x0f\x66rames_analysed\x18\x0f \x01(\x05\x12\x1c\n\x14\x64\x65\x63oder_core_seconds\x18\x10 \x01(\x01\x12\x1e\n\x16inference_core_seconds\x18\x11 \x01(\x01\x12\x32\n\x0epublished_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cstarted_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfinished_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emissing_before\x18\x15 \x01(\x03\x12)\n\x08\x64\x65\x63ision\x18\x16 \x01(\x0b\x32\x17.skyscraper.v1.Decision\x12\x10\n\x08\x66\x65\x61tures\x18\x17 \x03(\x01\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xda\x02\n\x08\x44\x65\x63ision\x12!\n\x04rule\x18\x01 \x01(\x0e\x32\x13.skyscraper.v1.Rule\x12\x15\n\rconfiguration\x18\x02 \x01(\x05\x12\x17\n\x0fprofile_version\x18\x03 \x01(\t\x12\x14\n\x0cplan_version\x18\x04 \x01(\x04\x12\x12\n\nplan_stale\x18\x05 \x01(\x08\x12\x19\n\x11predicted_quality\x18\x06 \x03(\x01\x12\x13\n\x0bvalue_scale\x18\x07 \x01(\x01\x12\x1e\n\x16\x65stimated_core_seconds\x18\x08 \x03(\x01\x12\x13\n\x0blag_seconds\x18\t \x01(\x01\x12\x1a\n\x12slack_core_seconds\x18\n \x01(\x01\x12\x12\n\nwork_price\x18\x0b \x01(\x01\x12\x11\n\tusd_price\x18\x0c \x01(\x01\x12\x10\n\x08\x63\x61tegory\x18\r \x01(\x05\x12\x17\n\x0f\x62\x61\x63klog_seconds\x18\x0e \x01(\x01*q\n\x04Rule\x12\x14\n\x10RULE_UNSPECIFIED\x10\x00\x12\x0e\n\nRULE_FIXED\x10\x01\x12\x0f\n\x0bRULE_PRICED\x10\x02\x12\x10\n\x0cRULE_PLANNED\x10\x03\x12\x10\n\x0cRULE_GUARDED\x10\x04\x12\x0e\n\nRULE_FLOOR\x10\x05*}\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_PROCESSED\x10\x01\x12\x19\n\x15OUTCOME_DEAD_LETTERED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x10\n\x0cOUTCOME_LOST\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._loaded_options = None
   _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._serialized_options = b'8\001'
-  _globals['_OUTCOME']._serialized_start=787
-  _globals['_OUTCOME']._serialized_end=912
+  _globals['_RULE']._serialized_start=1197
+  _globals['_RULE']._serialized_end=1310
+  _globals['_OUTCOME']._serialized_start=1312
+  _globals['_OUTCOME']._serialized_end=1437
   _globals['_SEGMENTREPORT']._serialized_start=79
-  _globals['_SEGMENTREPORT']._serialized_end=785
-  _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._serialized_start=733
-  _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._serialized_end=785
+  _globals['_SEGMENTREPORT']._serialized_end=846
+  _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._serialized_start=794
+  _globals['_SEGMENTREPORT_CONFIGURATIONENTRY']._serialized_end=846
+  _globals['_DECISION']._serialized_start=849
+  _globals['_DECISION']._serialized_end=1195
 # @@protoc_insertion_point(module_scope)

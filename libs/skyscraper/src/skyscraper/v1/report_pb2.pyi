@@ -20,6 +20,39 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Rule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULE_UNSPECIFIED: _Rule.ValueType  # 0
+    RULE_FIXED: _Rule.ValueType  # 1
+    """The stream's fixed configuration: no profile, or no plan yet."""
+    RULE_PRICED: _Rule.ValueType  # 2
+    """The best by prices."""
+    RULE_PLANNED: _Rule.ValueType  # 3
+    """The furthest behind the paper's plan."""
+    RULE_GUARDED: _Rule.ValueType  # 4
+    """The guard did not allow what prices or plan would have chosen."""
+    RULE_FLOOR: _Rule.ValueType  # 5
+    """Not even the cheapest is allowed: it is taken, and the alert rises."""
+
+class Rule(_Rule, metaclass=_RuleEnumTypeWrapper): ...
+
+RULE_UNSPECIFIED: Rule.ValueType  # 0
+RULE_FIXED: Rule.ValueType  # 1
+"""The stream's fixed configuration: no profile, or no plan yet."""
+RULE_PRICED: Rule.ValueType  # 2
+"""The best by prices."""
+RULE_PLANNED: Rule.ValueType  # 3
+"""The furthest behind the paper's plan."""
+RULE_GUARDED: Rule.ValueType  # 4
+"""The guard did not allow what prices or plan would have chosen."""
+RULE_FLOOR: Rule.ValueType  # 5
+"""Not even the cheapest is allowed: it is taken, and the alert rises."""
+Global___Rule: _TypeAlias = Rule  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -94,6 +127,8 @@ class SegmentReport(_message.Message):
     STARTED_TIME_FIELD_NUMBER: _builtins.int
     FINISHED_TIME_FIELD_NUMBER: _builtins.int
     MISSING_BEFORE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     pipeline: _builtins.str
     segment_id: _builtins.str
@@ -132,6 +167,14 @@ class SegmentReport(_message.Message):
     def started_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def finished_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decision(self) -> Global___Decision:
+        """Why this configuration. Absent where nothing was decided."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Content features, in the order of the profile's `feature_names`; one that is not known is 0."""
+
     def __init__(
         self,
         *,
@@ -156,11 +199,86 @@ class SegmentReport(_message.Message):
         started_time: _timestamp_pb2.Timestamp | None = ...,
         finished_time: _timestamp_pb2.Timestamp | None = ...,
         missing_before: _builtins.int = ...,
+        decision: Global___Decision | None = ...,
+        features: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "finished_time", b"finished_time", "published_time", b"published_time", "started_time", b"started_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "event_time", b"event_time", "finished_time", b"finished_time", "published_time", b"published_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "decoder_core_seconds", b"decoder_core_seconds", "duration_seconds", b"duration_seconds", "event_time", b"event_time", "finished_time", b"finished_time", "frames_analysed", b"frames_analysed", "frames_decoded", b"frames_decoded", "inference_core_seconds", b"inference_core_seconds", "missing_before", b"missing_before", "offset", b"offset", "outcome", b"outcome", "partition", b"partition", "pipeline", b"pipeline", "published_time", b"published_time", "quality", b"quality", "reason", b"reason", "rows", b"rows", "segment_bytes", b"segment_bytes", "segment_id", b"segment_id", "started_time", b"started_time", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "decision", b"decision", "decoder_core_seconds", b"decoder_core_seconds", "duration_seconds", b"duration_seconds", "event_time", b"event_time", "features", b"features", "finished_time", b"finished_time", "frames_analysed", b"frames_analysed", "frames_decoded", b"frames_decoded", "inference_core_seconds", b"inference_core_seconds", "missing_before", b"missing_before", "offset", b"offset", "outcome", b"outcome", "partition", b"partition", "pipeline", b"pipeline", "published_time", b"published_time", "quality", b"quality", "reason", b"reason", "rows", b"rows", "segment_bytes", b"segment_bytes", "segment_id", b"segment_id", "started_time", b"started_time", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SegmentReport: _TypeAlias = SegmentReport  # noqa: Y015
+
+@_typing.final
+class Decision(_message.Message):
+    """One choice of the switcher and what it rested on. K configurations of the profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    PROFILE_VERSION_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    PLAN_STALE_FIELD_NUMBER: _builtins.int
+    PREDICTED_QUALITY_FIELD_NUMBER: _builtins.int
+    VALUE_SCALE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    SLACK_CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    WORK_PRICE_FIELD_NUMBER: _builtins.int
+    USD_PRICE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    BACKLOG_SECONDS_FIELD_NUMBER: _builtins.int
+    rule: Global___Rule.ValueType
+    configuration: _builtins.int
+    """Index among the profile's configurations, the cheapest first."""
+    profile_version: _builtins.str
+    plan_version: _builtins.int
+    """0 without a plan."""
+    plan_stale: _builtins.bool
+    value_scale: _builtins.float
+    lag_seconds: _builtins.float
+    """Of the pool behind this segment's arrival in Kafka."""
+    slack_core_seconds: _builtins.float
+    """The most core-seconds that the guard allowed."""
+    work_price: _builtins.float
+    """Normalised quality per core-second and per dollar."""
+    usd_price: _builtins.float
+    category: _builtins.int
+    """Content category that the reported quality tells (the paper's equation 5)."""
+    backlog_seconds: _builtins.float
+    """Seconds of video that waited in the buffer behind this segment."""
+    @_builtins.property
+    def predicted_quality(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """[K] in the pipeline's own unit, as believed before the segment was processed; and normalised quality per unit."""
+
+    @_builtins.property
+    def estimated_core_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """[K] core-seconds as estimated for this segment, corrected by what segments cost lately."""
+
+    def __init__(
+        self,
+        *,
+        rule: Global___Rule.ValueType = ...,
+        configuration: _builtins.int = ...,
+        profile_version: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        plan_stale: _builtins.bool = ...,
+        predicted_quality: _abc.Iterable[_builtins.float] | None = ...,
+        value_scale: _builtins.float = ...,
+        estimated_core_seconds: _abc.Iterable[_builtins.float] | None = ...,
+        lag_seconds: _builtins.float = ...,
+        slack_core_seconds: _builtins.float = ...,
+        work_price: _builtins.float = ...,
+        usd_price: _builtins.float = ...,
+        category: _builtins.int = ...,
+        backlog_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_seconds", b"backlog_seconds", "category", b"category", "configuration", b"configuration", "estimated_core_seconds", b"estimated_core_seconds", "lag_seconds", b"lag_seconds", "plan_stale", b"plan_stale", "plan_version", b"plan_version", "predicted_quality", b"predicted_quality", "profile_version", b"profile_version", "rule", b"rule", "slack_core_seconds", b"slack_core_seconds", "usd_price", b"usd_price", "value_scale", b"value_scale", "work_price", b"work_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
