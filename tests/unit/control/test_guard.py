@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skyscraper.control.admission import require_admissible
 from skyscraper.control.errors import Infeasible
-from skyscraper.control.guard import allowed, slack_core_seconds
+from skyscraper.control.guard import allowed, deadline_seconds, slack_core_seconds
 
 WORK = (1.0, 3.0, 10.0, 40.0)
 SECONDS = 4.0
@@ -46,3 +47,27 @@ def test_admission_is_the_sum_of_floors(cores: float, floors: list[float]) -> No
     else:
         with pytest.raises(Infeasible, match=f"{len(floors)} streams? do(es)? not fit"):
             require_admissible(streams, cores=cores)
+
+
+@given(
+    gaps=st.lists(st.floats(0, 5), min_size=1, max_size=60),
+    floors=st.floats(0.05, 0.9),
+    limit=st.floats(0, 120),
+    ask=st.floats(0, 60),
+)
+def test_whatever_the_deadline_allows_everything_behind_still_starts_in_time(
+    gaps: list[float], floors: float, limit: float, ask: float
+) -> None:
+    """Segments that wait, several at one moment included: the choice that just fits, then the cheapest for all."""
+    arrivals = np.cumsum(gaps) - sum(gaps)
+    cores, uncertainty = 2.0, 0.25
+    work = np.full(len(arrivals), floors)
+    limits = np.full(len(arrivals) + 1, limit)
+    deadline = deadline_seconds(0.0, arrivals, work, limits, cores=cores, uncertainty=uncertainty)
+    if deadline < 0:
+        return
+    now = min(ask, deadline)
+    for arrived, floor in zip(arrivals, work, strict=True):
+        assert now <= arrived + limit + 1e-6
+        now += floor * (1 + uncertainty) / cores
+    assert now <= limit + 1e-6

@@ -13,6 +13,7 @@ from skyscraper.v1 import report_pb2, state_pb2
 from skyscraper_decoder.lane import Lane
 from skyscraper_decoder.outcome import Outcome
 from skyscraper_decoder.step import Gap, Segment, SegmentStep
+from skyscraper_decoder.turnstile import Turn, Turnstile
 
 WAIT_SECONDS = 10.0
 
@@ -25,7 +26,7 @@ class Steps(SegmentStep):
         self.seen: list[int] = []
         self.sequences: list[int] = []
 
-    def run(self, segment: Segment, states: Mapping[str, state_pb2.OperatorState]) -> Outcome:
+    def run(self, segment: Segment, states: Mapping[str, state_pb2.OperatorState], turn: Turn) -> Outcome:
         self.work(segment)
         self.seen.append(segment.offset)
         self.sequences.append(states["gate"].sequence if "gate" in states else -1)
@@ -37,11 +38,21 @@ class Steps(SegmentStep):
 
 
 def segment(offset: int, size: int = 100) -> Segment:
-    return Segment(0, offset, b"gate", bytes(size), [], datetime(2026, 1, 1, tzinfo=UTC))
+    return Segment(0, offset, b"gate", bytes(size), [], datetime(2026, 1, 1, tzinfo=UTC), 0.0)
 
 
 def lane(steps: SegmentStep, *, queue_bytes: int = 10_000, uncommitted: int = 4) -> Lane:
-    return Lane(0, 0, steps, [], queue_bytes=queue_bytes, uncommitted_segments=uncommitted)
+    turnstile = Turnstile(own_cores=None, concurrent=4)
+    return Lane(
+        0,
+        0,
+        steps,
+        [],
+        turnstile,
+        refused=lambda _: False,
+        queue_bytes=queue_bytes,
+        uncommitted_segments=uncommitted,
+    )
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

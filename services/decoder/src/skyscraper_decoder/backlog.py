@@ -48,8 +48,10 @@ class _Stream:
 class BacklogMeter:
     """Learns from commits, asks the consumer's cached watermarks. One thread."""
 
-    def __init__(self, retention: Retention) -> None:
+    def __init__(self, retention: Retention, *, limit_seconds: float | None = None, safety: float = 1.0) -> None:
         self._retention = retention
+        self._limit_seconds = limit_seconds
+        self._safety = safety
         self._streams: dict[int, _Stream] = {}
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
@@ -67,6 +69,18 @@ class BacklogMeter:
                 old_bytes + share * (report.segment_bytes - old_bytes),
                 old_seconds + share * (report.duration_seconds - old_seconds),
             )
+
+    def limit_seconds(self, partition: int) -> float:
+        """How long a segment of the partition may wait; infinite without any limit."""
+        if self._limit_seconds is not None:
+            return self._limit_seconds
+        retention = self._retention
+        by_time = float("inf") if retention.seconds is None else retention.seconds
+        stream = self._streams.get(partition)
+        if retention.bytes_per_partition is None or stream is None or not stream.segment_seconds:
+            return self._safety * by_time
+        held = retention.bytes_per_partition * stream.segment_seconds / max(stream.segment_bytes, 1.0)
+        return self._safety * min(by_time, held)
 
     def export(self, consumer: Consumer, partitions: Sequence[int], now: datetime) -> None:
         """Set the gauges of the owned partitions; those of lost ones go with their new owner."""

@@ -23,6 +23,29 @@ class InferenceConfig(Settings):
     )
 
 
+class ControlConfig(Settings):
+    """The choice of configurations."""
+
+    pool_cores: float | None = Field(
+        None,
+        gt=0,
+        description="Core-seconds per second, here and in inference, that this decoder's streams may take while no "
+        "plan says so. Left out, they take what the machines give, and the guard counts this machine's CPUs.",
+    )
+    concurrent_segments: int = Field(
+        16, ge=1, description="Segments in work at once, of all streams; bounds memory, and lets inference batch."
+    )
+    limit_seconds: float | None = Field(
+        None, gt=0, description="Longest that a segment may wait in the buffer; left out, Kafka's retention says."
+    )
+    retention_safety: float = Field(
+        0.8, gt=0, le=1, description="Part of Kafka's retention that the guard lets the backlog fill."
+    )
+    look_ahead_segments: int = Field(
+        10_000, ge=0, description="Segments of each stream that are read ahead, headers only; about 500 bytes each."
+    )
+
+
 class DecoderConfig(ServiceConfig):
     """Settings of one decoder process."""
 
@@ -30,6 +53,7 @@ class DecoderConfig(ServiceConfig):
 
     kafka: KafkaConfig = Field(default_factory=KafkaConfig, description="How to reach Kafka.")
     inference: InferenceConfig = Field(default_factory=InferenceConfig, description="How to reach inference.")
+    control: ControlConfig = Field(default_factory=ControlConfig, description="How configurations are chosen.")
     group: str = Field("sky-decoder", description="Consumer group; all decoders of an installation share it.")
     group_protocol: Literal["classic", "consumer"] = Field(
         "classic", description="classic is cooperative-sticky; consumer is KIP-848, whose timeouts the broker sets."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 from skyscraper.errors import SkyscraperError
@@ -19,6 +19,7 @@ from skyscraper.v1 import state_pb2
 from skyscraper_decoder import metrics
 from skyscraper_decoder.outcome import Outcome
 from skyscraper_decoder.step import Gap, Segment, SegmentStep
+from skyscraper_decoder.turnstile import Turnstile
 
 log = structlog.get_logger()
 
@@ -39,7 +40,9 @@ class Lane:
         next_offset: int,
         step: SegmentStep,
         states: Iterable[state_pb2.OperatorState],
+        turnstile: Turnstile,
         *,
+        refused: Callable[[str], bool],
         queue_bytes: int,
         uncommitted_segments: int,
     ) -> None:
@@ -48,6 +51,8 @@ class Lane:
         """The offset that follows everything offered so far."""
         self._step = step
         self._states = {state.stream_id: state for state in states}
+        self._turnstile = turnstile
+        self._refused = refused
         self._queue_bytes = queue_bytes
         self._uncommitted_segments = uncommitted_segments
         self._queue: deque[Segment | Gap] = deque()
@@ -73,6 +78,11 @@ class Lane:
             self._queue.append(Gap(self.partition, next_offset, lost))
             self.next_offset = next_offset
             self._changed.notify_all()
+
+    @property
+    def stream_ids(self) -> list[str]:
+        with self._changed:
+            return list(self._states)
 
     @property
     def full(self) -> bool:
@@ -141,7 +151,7 @@ class Lane:
         wait_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
-                return self._step.run(item, self._states)
+                return self._take_turn(item)
             except SkyscraperError as error:
                 if not error.retriable:
                     raise
@@ -152,3 +162,18 @@ class Lane:
                 if self._changed.wait_for(lambda: self._closed, timeout=random.uniform(0, wait_seconds)):  # noqa: S311
                     return None
             wait_seconds = min(2 * wait_seconds, _LAST_RETRY_SECONDS)
+
+    def _take_turn(self, segment: Segment) -> Outcome | None:
+        """One try of the step, when the pool is free for it; None where the lane was closed first."""
+        turn = self._turnstile.enter(
+            self.partition,
+            arrived_seconds=segment.arrived_seconds,
+            refused=self._refused((segment.key or b"").decode("ascii", errors="replace")),
+            closed=lambda: self._closed,
+        )
+        if turn is None:
+            return None
+        try:
+            return self._step.run(segment, self._states, turn)
+        finally:
+            turn.end()

@@ -52,3 +52,33 @@ HEADROOM_SECONDS = Gauge(
 QUALITY = Gauge("skyscraper_stream_quality", "The pipeline's own quality of the last segment.", ["stream", "pipeline"])
 STREAMS = Gauge("skyscraper_decoder_streams", "Partitions this decoder owns.")
 PAUSED = Gauge("skyscraper_decoder_paused_streams", "Partitions that wait for their own queue to drain.")
+WAITING = Gauge("skyscraper_decoder_waiting_streams", "Streams whose next segment waits for its turn in the pool.")
+POOL_CORES = Gauge("skyscraper_decoder_pool_cores", "Cores of the pool that this decoder's streams may take.")
+POOL_SPEED = Gauge(
+    "skyscraper_decoder_pool_speed_ratio", "Core-seconds that the pool delivered per promised one, lately; at most 1."
+)
+DECISIONS = Counter(
+    "skyscraper_decoder_decisions", "Choices of a configuration, by what decided.", ["pipeline", "rule"]
+)
+PREDICTION_ERROR = Histogram(
+    "skyscraper_decoder_prediction_error_ratio",
+    "Distance of a segment's quality from its prediction, as a share of the dearest configuration's mean quality.",
+    ["pipeline"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
+)
+WORK_ERROR = Histogram(
+    "skyscraper_decoder_work_error_ratio",
+    "Real work of a segment over its estimate.",
+    ["pipeline"],
+    buckets=(0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4),
+)
+WORK_PRICE = Gauge(
+    "skyscraper_decoder_work_price", "Price of a core-second now at no lag, in normalised quality (lambda)."
+)
+PLAN_STALE = Gauge("skyscraper_decoder_plan_stale", "1 while the newest plan is older than its lease.")
+UNREADABLE_PLANS = Counter(
+    "skyscraper_decoder_unreadable_plans", "Plans and profiles that cannot be used, by what they are.", ["reason"]
+)
+SCOUT_FAILURES = Counter(
+    "skyscraper_decoder_look_ahead_failures", "Times that reading or working ahead failed, by where.", ["reason"]
+)

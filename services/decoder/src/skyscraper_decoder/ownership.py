@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from confluent_kafka import (
@@ -30,6 +30,7 @@ from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import metrics
+from skyscraper_decoder.arrival import arrived_seconds, headers_of
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.lane import Lane
 from skyscraper_decoder.step import Segment
@@ -82,10 +83,12 @@ class Ownership:
         self,
         config: DecoderConfig,
         open_lane: Callable[[int, int, Sequence[state_pb2.OperatorState]], Lane],
+        lane_closed: Callable[[Lane], None],
         commit: Callable[[], None],
     ) -> None:
         self._config = config
         self._open_lane = open_lane
+        self._lane_closed = lane_closed
         self._commit = commit
         self.lanes: dict[int, Lane] = {}
         self._paused: set[int] = set()
@@ -183,6 +186,7 @@ class Ownership:
             lane = self.lanes.pop(place.partition, None)
             if lane is not None:
                 lane.close()
+                self._lane_closed(lane)
             self._paused.discard(place.partition)
         metrics.STREAMS.set(len(self.lanes))
         metrics.PAUSED.set(len(self._paused))
@@ -226,15 +230,15 @@ class Ownership:
 
 def _segment(message: Message) -> Segment:
     kind, milliseconds = message.timestamp()
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     known = kind != TIMESTAMP_NOT_AVAILABLE
     return Segment(
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value() or b"",
-        headers=[(name, value) for name, value in headers if isinstance(value, bytes)],
+        headers=headers_of(message),
         published_time=datetime.fromtimestamp(milliseconds / 1000 if known else 0, UTC),
+        arrived_seconds=arrived_seconds(message, time.monotonic()),
     )
 
 

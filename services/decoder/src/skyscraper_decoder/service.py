@@ -16,14 +16,20 @@ from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import observe
+from skyscraper_decoder.ahead import Ahead, Scout
 from skyscraper_decoder.backlog import BacklogMeter, read_retention
 from skyscraper_decoder.commit import Committer
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.directory import Directory
+from skyscraper_decoder.foresight import Foresight
 from skyscraper_decoder.lane import Lane
+from skyscraper_decoder.minds import Minds
 from skyscraper_decoder.outcome import Outcome
 from skyscraper_decoder.ownership import Ownership
+from skyscraper_decoder.plans import PlanBook
 from skyscraper_decoder.step import SegmentStep
+from skyscraper_decoder.switching import Switcher
+from skyscraper_decoder.turnstile import Turnstile
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -44,7 +50,24 @@ class Decoder:
             cleanup.callback(self._streams.close)
             self._streams.start(deadline_seconds=_START_SECONDS)
             self._directory = Directory(self._streams, config.default_pipeline)
-            self._backlog = BacklogMeter(read_retention(client))
+            self._plans = PlanBook(client)
+            cleanup.callback(self._plans.close)
+            self._plans.start(deadline_seconds=_START_SECONDS)
+            control = config.control
+            self._backlog = BacklogMeter(
+                read_retention(client), limit_seconds=control.limit_seconds, safety=control.retention_safety
+            )
+            self._turnstile = Turnstile(own_cores=control.pool_cores, concurrent=control.concurrent_segments)
+            self._ahead = Ahead(most_segments=control.look_ahead_segments)
+            self._scout = Scout(client, self._ahead)
+            cleanup.callback(self._scout.close)
+            self._minds = Minds(self._plans.fit)
+            foresight = Foresight(
+                self._plans, self._ahead, self._minds, self._turnstile, limit_seconds=self._backlog.limit_seconds
+            )
+            foresight.start()
+            cleanup.callback(foresight.close)
+            self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight)
             self._channel = open_channel(config.inference.target)
             cleanup.callback(self._channel.close)
             self._committer = Committer(
@@ -52,7 +75,7 @@ class Decoder:
                 transactional_id=f"{config.group}-{config.instance}",
                 transaction_timeout_seconds=config.transaction_timeout_seconds,
             )
-            self._ownership = Ownership(config, self._open_lane, self._commit)
+            self._ownership = Ownership(config, self._open_lane, self._lane_closed, self._commit)
             cleanup.callback(self._ownership.close)
             self._cleanup = cleanup.pop_all()
         self._last_commit = time.monotonic()
@@ -94,14 +117,21 @@ class Decoder:
             call_seconds=inference.call_seconds,
             retry_seconds=inference.retry_seconds,
         )
+        self._scout.own(partition, next_offset)
         return Lane(
             partition,
             next_offset,
-            SegmentStep(self._directory, models),
+            SegmentStep(self._directory, models, self._switcher),
             states,
+            self._turnstile,
+            refused=self._switcher.refused,
             queue_bytes=self._config.queue_bytes,
             uncommitted_segments=self._config.uncommitted_segments,
         )
+
+    def _lane_closed(self, lane: Lane) -> None:
+        self._scout.disown(lane.partition)
+        self._minds.forget(lane.stream_ids)
 
 
 def serve(config: DecoderConfig, health: Health, stop: threading.Event) -> None:

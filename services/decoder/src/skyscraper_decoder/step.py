@@ -22,7 +22,10 @@ from skyscraper.pipeline import Configuration, ModelClient, Pipeline, SegmentCon
 from skyscraper.v1 import report_pb2, state_pb2
 
 from skyscraper_decoder import metrics
+from skyscraper_decoder.ahead import Seen
 from skyscraper_decoder.outcome import Outcome, Record
+from skyscraper_decoder.switching import Decided
+from skyscraper_decoder.turnstile import Turn
 
 log = structlog.get_logger()
 
@@ -44,6 +47,8 @@ class Segment:
     value: bytes
     headers: Headers
     published_time: datetime
+    arrived_seconds: float
+    """The same on the monotonic clock."""
 
     @property
     def size_bytes(self) -> int:
@@ -63,7 +68,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How one stream is processed: its pipeline and, until a plan says otherwise, its fixed configuration."""
+    """How one stream is processed: its pipeline and, where no plan says otherwise, its fixed configuration."""
 
     pipeline: Pipeline
     configuration: Configuration
@@ -85,17 +90,30 @@ class WorkMeter(ModelClient, Protocol):
         ...
 
 
+class Switch(Protocol):
+    """Chooses configurations (see `switching`)."""
+
+    def choose(self, line: Seen, partition: int, pipeline: Pipeline, fixed: Configuration, turn: Turn) -> Decided: ...
+
+    def learn(self, decided: Decided, *, quality: float, core_seconds: float) -> None: ...
+
+
 class SegmentStep:
     """Processes the segments of one partition, in order."""
 
     def __init__(
-        self, directory: StreamDirectory, models: WorkMeter, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        directory: StreamDirectory,
+        models: WorkMeter,
+        switch: Switch,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._directory = directory
         self._models = models
+        self._switch = switch
         self._now = now
 
-    def run(self, segment: Segment, states: Mapping[str, state_pb2.OperatorState]) -> Outcome:
+    def run(self, segment: Segment, states: Mapping[str, state_pb2.OperatorState], turn: Turn) -> Outcome:
         """`states` holds the newest state of each stream of the partition. Raises only retriable SkyscraperErrors."""
         started_time = self._now()
         started_cpu = time.thread_time()
@@ -106,13 +124,14 @@ class SegmentStep:
         report = _open_report(segment, headers, started_time)
         state: state_pb2.OperatorState | None = None
         records: tuple[Record, ...] = ()
+        decided: Decided | None = None
         try:
             stream_id = _stream_id(segment)
             report.stream_id = stream_id
             report.segment_id = _identity(stream_id, segment, headers)
             state = _next_state(stream_id, segment, headers, states.get(stream_id), report)
             if report.outcome != report_pb2.OUTCOME_DUPLICATE:
-                records = self._process(segment, headers, state, report)
+                records, decided = self._process(segment, headers, state, report, turn)
                 report.outcome = report_pb2.OUTCOME_PROCESSED
         except BadSegment as error:
             report.outcome, report.reason = report_pb2.OUTCOME_DEAD_LETTERED, error.reason
@@ -120,8 +139,14 @@ class SegmentStep:
             log.warning(
                 "dead_letter", stream=report.stream_id, offset=segment.offset, reason=error.reason, error=str(error)
             )
-        report.decoder_core_seconds = time.thread_time() - started_cpu
-        report.inference_core_seconds = self._models.take_work_core_seconds()
+        finally:
+            report.decoder_core_seconds = time.thread_time() - started_cpu
+            report.inference_core_seconds = self._models.take_work_core_seconds()
+            turn.measured_core_seconds = report.decoder_core_seconds + report.inference_core_seconds
+        if decided is not None and decided.report is not None:
+            self._switch.learn(decided, quality=report.quality, core_seconds=turn.measured_core_seconds)
+            report.decision.CopyFrom(decided.report)
+            report.features.extend(decided.features)
         report.finished_time.CopyFrom(_timestamp(self._now()))
         return Outcome(segment.partition, segment.offset + 1, report, records, state)
 
@@ -150,7 +175,8 @@ class SegmentStep:
         headers: SegmentHeaders,
         state: state_pb2.OperatorState,
         report: report_pb2.SegmentReport,
-    ) -> tuple[Record, ...]:
+        turn: Turn,
+    ) -> tuple[tuple[Record, ...], Decided]:
         """Rows of a segment that is neither repeated nor misplaced; fills in `state` and `report`."""
         settings = self._directory.settings(report.stream_id)
         if settings.partition is not None and settings.partition != segment.partition:
@@ -164,8 +190,10 @@ class SegmentStep:
             metrics.STATE_RESETS.labels("pipeline_changed").inc()
             state.operator_state = b""
         state.pipeline, state.pipeline_version = pipeline.name, pipeline.version
-        # Switch: one fixed configuration per stream, until plans arrive.
-        configuration = settings.configuration
+        line = _line(segment, headers, report)
+        decided = self._switch.choose(line, segment.partition, pipeline, settings.configuration, turn)
+        turn.begin(decided.estimated_core_seconds)
+        configuration = decided.configuration
         report.pipeline = pipeline.name
         report.configuration.update({name: str(value) for name, value in configuration.items()})
         context = SegmentContext(
@@ -181,7 +209,7 @@ class SegmentStep:
         report.rows = len(result.rows)
         topic = topics.rows_topic(pipeline.name)
         key = report.stream_id.encode()
-        return tuple(
+        rows = tuple(
             Record(
                 topic,
                 key,
@@ -190,6 +218,7 @@ class SegmentStep:
             )
             for index, row in enumerate(result.rows)
         )
+        return rows, decided
 
     def _analyse(
         self,
@@ -232,6 +261,18 @@ def _open_report(segment: Segment, headers: SegmentHeaders, started_time: dateti
         segment_bytes=len(segment.value),
         published_time=_timestamp(segment.published_time),
         started_time=_timestamp(started_time),
+    )
+
+
+def _line(segment: Segment, headers: SegmentHeaders, report: report_pb2.SegmentReport) -> Seen:
+    return Seen(
+        offset=segment.offset,
+        stream_id=report.stream_id,
+        arrived_seconds=segment.arrived_seconds,
+        event_seconds=report.event_time.ToDatetime(UTC).timestamp(),
+        duration_seconds=headers.duration_seconds,
+        size_bytes=segment.size_bytes,
+        features=headers.features,
     )
 
 

@@ -69,45 +69,85 @@ def prepare_priced(state: Priced, t: int, lag: float, budget: float) -> None:  #
         state.mu[1] = state.mu[0] * np.exp(_USD_GAIN * early)
 
 
+@njit(cache=True)
+def best_option(  # pragma: no cover - compiled
+    quality: Floats,
+    configuration: NDArray[np.int64],
+    work: Floats,
+    usd: Floats,
+    scale: float,
+    work_price: float,
+    usd_price: float,
+    slack: float,
+    budget: float,
+) -> int:
+    """`argmax scale·q̂ − λ·work − μ·usd` over the options [O] that guard and budget allow; option 0 always is.
+
+    quality [K] as believed; negative beliefs count as 0.
+    """
+    best, arg = -1e300, 0
+    for option in range(work.shape[0]):
+        if option > 0 and (work[option] > slack or usd[option] > budget):
+            continue
+        value = max(quality[configuration[option]], 0.0) * scale
+        score = value - work_price * work[option] - usd_price * usd[option]
+        if score > best:
+            best, arg = score, option
+    return arg
+
+
+@njit(cache=True)
+def learn_residual(  # pragma: no cover - compiled
+    residual: Floats, spread: Floats, k: int, missed: float, persistence: float, covariance: Floats, noise: Floats
+) -> None:
+    """One step of the Kalman filter over the residuals of all configurations, from one observed: `missed` is the
+    quality that configuration k reported less its prediction without residual. Writes residual [K], spread [K,K]."""
+    count = residual.shape[0]
+    total = spread[k, k] + noise[k]
+    if total > 0:
+        gain = spread[:, k] / total
+        row = spread[k].copy()
+        error = missed - residual[k]
+        for i in range(count):
+            residual[i] += gain[i] * error
+            for j in range(count):
+                spread[i, j] -= gain[i] * row[j]
+    for i in range(count):
+        residual[i] *= persistence
+        for j in range(count):
+            spread[i, j] = persistence**2 * spread[i, j] + (1 - persistence**2) * covariance[i, j]
+
+
 @njit
 def decide_priced(  # pragma: no cover - compiled
     state: Priced, t: int, v: int, lag: float, slack: float, budget: float
 ) -> int:
-    price = worth_at(lag, state.table.lags, state.price)
     row = state.predicted[1 if lag >= state.ahead_seconds else 0, t, v]
-    best, arg = -1e300, 0
-    for option in range(state.work.shape[1]):
-        if option > 0 and (state.work[v, option] > slack or state.usd[v, option] > budget):
-            continue
-        k = state.configuration[option]
-        value = max(row[k] + state.residual[v, k], 0.0) * state.weight[v]
-        score = value - price * state.work[v, option] - state.mu[1] * state.usd[v, option]
-        if score > best:
-            best, arg = score, option
-    return arg
+    return best_option(
+        row + state.residual[v],
+        state.configuration,
+        state.work[v],
+        state.usd[v],
+        state.weight[v],
+        worth_at(lag, state.table.lags, state.price),
+        state.mu[1],
+        slack,
+        budget,
+    )
 
 
 @njit
 def observe_priced(  # pragma: no cover - compiled
     state: Priced, t: int, v: int, option: int, quality: float
 ) -> float:
-    """One step of the Kalman filter over the residuals of all configurations, from one observed."""
     k = state.configuration[option]
-    phi = state.persistence[v]
-    spread = state.spread[v]
-    residual = state.residual[v]
-    count = residual.shape[0]
-    error = quality - state.predicted[0, t, v, k] - residual[k]
-    total = spread[k, k] + state.noise[v, k]
-    if total > 0:
-        gain = spread[:, k] / total
-        row = spread[k].copy()
-        for i in range(count):
-            residual[i] += gain[i] * error
-            for j in range(count):
-                spread[i, j] -= gain[i] * row[j]
-    for i in range(count):
-        residual[i] *= phi
-        for j in range(count):
-            spread[i, j] = phi * phi * spread[i, j] + (1 - phi * phi) * state.covariance[v, i, j]
+    learn_residual(
+        state.residual[v],
+        state.spread[v],
+        k,
+        quality - state.predicted[0, t, v, k],
+        state.persistence[v],
+        state.covariance[v],
+        state.noise[v],
+    )
     return 0.0

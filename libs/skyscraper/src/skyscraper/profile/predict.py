@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.profile.trees import SIZES, Forest, Size, fit_forest
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,11 @@ def segment_features(features: Floats, segment_seconds: float, first: int, *, ah
 
     `first` is the index of features[0] in the stream, for the hour.
     """
+    return inputs_at(features, (first + np.arange(len(features))) * segment_seconds / SECONDS_PER_DAY, ahead=ahead)
+
+
+def inputs_at(features: Floats, days: Floats, *, ahead: bool) -> Floats:
+    """The same for segments at `days` [T] (whole ones do not count: 0.5 is noon)."""
     count = len(features)
     columns = [features]
     sums = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, axis=0)])
@@ -44,7 +50,7 @@ def segment_features(features: Floats, segment_seconds: float, first: int, *, ah
         for reach in (1, 2, 4, AHEAD_SEGMENTS):
             start, stop = np.maximum(rows - reach, 0), np.minimum(rows + reach + 1, count)
             columns.append((sums[stop] - sums[start]) / (stop - start)[:, None])
-    angle = 2 * np.pi * ((first + rows) * segment_seconds / 86_400.0)
+    angle = 2 * np.pi * days
     columns.append(np.stack([np.sin(angle), np.cos(angle)], axis=1))
     return np.concatenate(columns, axis=1)
 
