@@ -91,3 +91,13 @@ def test_a_query_sees_the_values_that_were_written(place: Any) -> None:
         "text 21",
         "2026-05-04T12:00:21+00:00",
     )
+
+
+def test_a_fit_under_its_version_is_no_pipeline(place: Any, eventually: Eventually) -> None:
+    version = f"{place.pipeline}#1a2b"
+    place.register(pipeline=version)
+    loader = place.loader(pipelines=[place.pipeline, version])
+    eventually(lambda: loader.said("partitions_assigned"))
+    place.write(range(30))
+    place.wait_loaded()
+    assert version not in place.logs

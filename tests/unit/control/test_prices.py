@@ -98,7 +98,7 @@ def test_demand_at_a_price_is_what_choosing_each_segment_by_itself_gives(seed: i
     rng = np.random.default_rng(seed)
     load = rng.random(rows)
     one = sample(load, seed, burst=bool(seed % 2))
-    grid = price_grid(one.truth, one.choice)
+    grid = price_grid([one])
     slots = int(one.slots.max()) + 1
     found = demand([one], slots, grid, mu)
     k = one.choice.configuration
@@ -116,7 +116,7 @@ def test_a_few_segments_of_each_of_many_streams_tell_the_sum_of_all() -> None:
     """Every stream shows other segments; common rushes still show in the sum."""
     loads = [np.clip(rush_hour(4) * weight, 0, 1) for weight in np.linspace(0.5, 1.5, 40)]
     streams = [sample(load, seed) for seed, load in enumerate(loads)]
-    grid = price_grid(streams[0].truth, streams[0].choice)
+    grid = price_grid(streams[:1])
     slots = int(streams[0].slots.max()) + 1
     rng = np.random.default_rng(0)
     few = []
@@ -130,7 +130,7 @@ def test_a_few_segments_of_each_of_many_streams_tell_the_sum_of_all() -> None:
 
 def test_the_chain_of_levels_is_a_chain() -> None:
     one = sample(rushes_at_any_time(5, seed=2))
-    past = demand([one], int(one.slots.max()) + 1, price_grid(one.truth, one.choice), 0.0)
+    past = demand([one], int(one.slots.max()) + 1, price_grid([one]), 0.0)
     content = learn_content(past, slots_per_day=144, reach=6)
     np.testing.assert_allclose(content.chance.sum(axis=2), 1)
     calm, rush = 0, len(content.edges)

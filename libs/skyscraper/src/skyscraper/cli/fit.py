@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
 from skyscraper.errors import SkyscraperError
 
 profile_app = typer.Typer(help="Profiles: what the offline phase learned of a pipeline.", no_args_is_help=True)
@@ -68,6 +69,23 @@ def fit(
         typer.echo(
             f"no forecaster: it needs more than {needed:g} days, and the planner uses the last days as they were"
         )
+
+
+@profile_app.command("publish")
+def publish(
+    profile: Annotated[Path, typer.Argument(help="A profile (.pb): see `skyscraper fit`.")],
+    bootstrap: Bootstrap = LOCAL,
+) -> None:
+    """Put a fit in force: decoders and the tuner read it from sky.profiles."""
+    from skyscraper.bus.profiles import publish_profile
+    from skyscraper.profile.codec import decode_fit
+    from skyscraper.profile.load import load_profile
+
+    message = load_profile(profile)
+    # What cannot be read back must not reach the services.
+    learned = decode_fit(message.fit)
+    publish_profile(client_at(bootstrap), message)
+    typer.echo(f"published {message.pipeline}, fit {learned.version}, to {bootstrap}")
 
 
 @profile_app.command("show")

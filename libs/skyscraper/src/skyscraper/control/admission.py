@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from skyscraper.control.errors import Infeasible
 
@@ -26,3 +27,45 @@ def require_admissible(floor_cores: Mapping[str, float], *, cores: float, uncert
         f"{total / (1 + uncertainty):.4g} cores × {1 + uncertainty:.3g} (uncertainty) = {total:.4g}, and the pool has "
         f"{cores:g}; the largest are {shown}. Add {total - cores:.3g} cores, or take streams away"
     )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stream that wants to be in the pool: the cores its cheapest configuration takes, uncertainty included."""
+
+    stream_id: str
+    floor_cores: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who is in, by stream with its floor in cores, and who is not, with the arithmetic."""
+
+    admitted: dict[str, float]
+    refused: dict[str, str]
+
+
+def admit(candidates: Sequence[Candidate], *, cores: float) -> Admission:
+    """Which streams the pool takes: the heaviest first, of equal weight the oldest (`candidates` come in that order).
+
+    One that does not fit beside those before it is refused, and lighter or newer ones that fit still get in: so the
+    lightest and newest are the first to go, and no core stands idle for a matter of principle.
+    """
+    order = sorted(range(len(candidates)), key=lambda index: (-candidates[index].weight, index))
+    admitted: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    # Rounding errors of a sum must not refuse a stream that fits exactly.
+    most = cores * (1 + 1e-9)
+    for index in order:
+        one = candidates[index]
+        taken = sum(admitted.values())
+        if taken + one.floor_cores <= most:
+            admitted[one.stream_id] = one.floor_cores
+        else:
+            refused[one.stream_id] = (
+                f"stream {one.stream_id} (weight {one.weight:g}) needs {one.floor_cores:.3g} cores at its cheapest; "
+                f"{len(admitted)} streams of more weight or longer standing take {taken:.3g} of the pool's {cores:g}: "
+                f"add {taken + one.floor_cores - cores:.3g} cores, or take streams away"
+            )
+    return Admission(admitted, refused)

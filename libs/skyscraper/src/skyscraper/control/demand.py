@@ -66,22 +66,31 @@ class Demand:
         return np.asarray(self.work.mean(axis=1))
 
 
-def price_grid(quality: Floats, choice: Options, count: int = 48) -> Floats:
-    """Prices (quality per core-second) from 0 to where only the cheapest is ever taken: the quantiles of all gains."""
-    pool = choice.work > 0
-    work = choice.work[pool]
-    rows = quality[:: max(1, len(quality) // 2000), : len(work)]
-    gains = []
-    for high in range(1, len(work)):
-        for low in range(high):
-            step = work[high] - work[low]
-            if step > 0:
-                gains.append((rows[:, high] - rows[:, low]) / step)
-    positive = np.concatenate([gain[gain > 0] for gain in gains]) if gains else np.empty(0)
+def price_grid(samples: Sequence[Sample], *, rows: int = 2000, count: int = 48) -> Floats:
+    """Prices (quality per core-second) from 0 to where only the cheapest is ever taken: the quantiles of all gains.
+
+    Streams may have different options. Of every stream at least one segment is looked at, of all about `rows`.
+    """
+    gains = [_gains(sample, max(1, rows // len(samples))) for sample in samples]
+    positive = np.concatenate([gain[gain > 0] for gain in gains])
     if positive.size == 0:
         return np.array([0.0, 1.0])
     inner = np.quantile(positive, np.linspace(0.002, 1.0, count - 1))
     return np.unique(np.concatenate([[0.0], inner, [inner[-1] * 1.01]]))
+
+
+def _gains(sample: Sample, rows: int) -> Floats:
+    """Quality gained for every core-second by each step from a pool option to a dearer one, over some segments."""
+    pool = sample.choice.work > 0
+    work, configuration = sample.choice.work[pool], sample.choice.configuration[pool]
+    quality = sample.truth[:: max(1, len(sample.truth) // rows)][:, configuration]
+    found = [
+        (quality[:, high] - quality[:, low]) / (work[high] - work[low])
+        for high in range(1, len(work))
+        for low in range(high)
+        if work[high] > work[low]
+    ]
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def demand(samples: Sequence[Sample], slot_count: int, prices: Floats, mu: float) -> Demand:

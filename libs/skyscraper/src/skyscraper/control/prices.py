@@ -33,8 +33,8 @@ _DEAREST_USD = 1e15
 # Days of value iteration: a lag's influence fades within a day at 6 h of buffer.
 _DAYS = 2
 _LAG_LEVELS = 64
-# Content an hour before or behind a time of day speaks for it.
-_REACH_SECONDS = 3_600.0
+# Content an hour before or behind a time of day speaks for it: so much of the day.
+_REACH = 1 / 24
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,24 @@ def plan_streams(
     slot_seconds: float,
     buffer_seconds: float,
     usd_per_day: float,
-    reach_seconds: float = _REACH_SECONDS,
+    reach_seconds: float | None = None,
+    day_seconds: float = SECONDS_PER_DAY,
 ) -> PricePlan:
     """The joint price plan of streams that share a pool and a budget, from samples of their past.
 
-    A round is one segment of every stream. μ is the smallest price of a dollar at which a rehearsal over the past keeps
+    A round is one segment of every stream; streams may have different options. After `day_seconds`, which slots
+    divide, content comes again; `usd_per_day` are for so long. μ is the smallest price of a dollar at which a rehearsal
+    over the past keeps
     the budget. Raises ValueError for no stream.
     """
     if not samples:
         raise ValueError("no stream to plan for")
     rows = max(_ROWS // len(samples), _ROWS_PER_STREAM)
     thinned = [_thin(sample, rows) for sample in samples]
-    few = max(1, 4_000 // len(samples))
-    grid = price_grid(np.concatenate([sample.truth[:few] for sample in thinned]), samples[0].choice)
-    slots_per_day = round(SECONDS_PER_DAY / slot_seconds)
+    grid = price_grid(thinned)
+    slots_per_day = round(day_seconds / slot_seconds)
+    if reach_seconds is None:
+        reach_seconds = _REACH * day_seconds
     slot_count = 1 + max(int(sample.slots.max()) for sample in thinned)
     # Finer at small lags, where a short buffer lives.
     lags = buffer_seconds * np.linspace(0, 1, _LAG_LEVELS) ** 2
@@ -101,7 +105,7 @@ def plan_streams(
         total = float(curve.sum())
         if total > 0:
             plan = replace(plan, usd_curve=np.concatenate([[0.0], np.cumsum(curve) / total]))
-        return plan, float(settled.mean()) * SECONDS_PER_DAY / segment_seconds
+        return plan, float(settled.mean()) * day_seconds / segment_seconds
 
     plan, spend = solve(0.0)
     if spend <= usd_per_day:
