@@ -15,8 +15,8 @@ def headers_of(message: Message) -> Headers:
 
 
 def arrived_seconds(message: Message, now_seconds: float) -> float:
-    """When it arrived in Kafka, on this process's monotonic clock: the record's timestamp, by which retention deletes it too; never later than `now_seconds` (a publisher's clock
-    may run ahead)."""
+    """When it arrived in Kafka, on this process's monotonic clock. The record's own timestamp, by which retention
+    deletes it too; never later than `now_seconds` (a publisher's clock may run ahead)."""
     kind, milliseconds = message.timestamp()
     if kind == TIMESTAMP_NOT_AVAILABLE:
         return now_seconds

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from skyscraper.control.outlook import PoolPrices
 from skyscraper.control.prices import PricePlan
 from skyscraper.errors import SkyscraperError
 from skyscraper.profile.arrays import from_proto as array_of
@@ -21,26 +21,6 @@ Floats = NDArray[np.float64]
 
 class PlanError(SkyscraperError):
     """A plan on the bus that cannot be used."""
-
-
-@dataclass(frozen=True)
-class PoolPrices:
-    """What all streams share, as the decoder uses it."""
-
-    cores: float
-    limit_seconds: float
-    day_seconds: float
-    slot_seconds: float
-    segment_seconds: float
-    """Of a round: one segment of every stream."""
-    usd_per_day: float
-    price: PricePlan
-    refused: frozenset[str] = frozenset()
-
-    @property
-    def slots(self) -> int:
-        """Of a day."""
-        return len(self.price.price)
 
 
 def encode_pool(
