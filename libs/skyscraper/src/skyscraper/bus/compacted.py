@@ -188,16 +188,24 @@ def _bounds(
     try:
         if partitions is None:
             partitions = _partitions_of(probe, topic, deadline_seconds)
-        bounds = {}
-        for partition in partitions:
-            timeout = max(0.1, min(_REQUEST_SECONDS, deadline - clock()))
-            try:
-                bounds[partition] = probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
-            except KafkaException as error:
-                raise BusTimeout(f"Kafka does not answer about {topic} [{partition}]: {error.args[0].str()}") from error
-        return bounds
+        return {partition: _bounds_of(probe, topic, partition, deadline, clock) for partition in partitions}
     finally:
         probe.close()
+
+
+def _bounds_of(
+    probe: Consumer, topic: str, partition: int, deadline: float, clock: Callable[[], float]
+) -> tuple[int, int]:
+    while True:
+        timeout = max(0.1, min(_REQUEST_SECONDS, deadline - clock()))
+        try:
+            return probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
+        except KafkaException as error:
+            # A topic just created, or a broker just started, has no leader for a moment.
+            refused = error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            if refused or clock() + _POLL_SECONDS >= deadline:
+                raise BusTimeout(f"Kafka does not answer about {topic} [{partition}]: {error.args[0].str()}") from error
+            time.sleep(_POLL_SECONDS)
 
 
 def _raise_if_final(error: KafkaError, topic: str) -> None:
