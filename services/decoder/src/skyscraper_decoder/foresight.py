@@ -25,6 +25,8 @@ from skyscraper_decoder.turnstile import Turnstile
 log = structlog.get_logger()
 
 _REFRESH_SECONDS = 0.5
+# With a long backlog a refresh takes longer, and its result stays good for longer: it may take this part of the time.
+_BUSY_SHARE = 0.02
 # Prices are worked out anew so often while a slot of the plan passes, as in the simulator; no more often than this.
 _LOOKS_PER_SLOT = 5
 _LEAST_LOOK_SECONDS = 1.0
@@ -152,13 +154,16 @@ class Foresight:
         return look(view.prices, streams, clock_seconds=clock_seconds, cores=self._turnstile.cores)
 
     def _run(self) -> None:
-        while not self._stop.wait(_REFRESH_SECONDS):
+        pause_seconds = _REFRESH_SECONDS
+        while not self._stop.wait(pause_seconds):
+            started = time.thread_time()
             try:
                 self.refresh()
             except Exception:
                 # Without it choices rest on an old deadline, which is on the safe side, and on old prices.
                 metrics.SCOUT_FAILURES.labels("foresight").inc()
                 log.exception("foresight_failed")
+            pause_seconds = max(_REFRESH_SECONDS, (time.thread_time() - started) / _BUSY_SHARE)
 
 
 def _streams(known: Mapping[int, Sequence[Seen]]) -> list[str]:

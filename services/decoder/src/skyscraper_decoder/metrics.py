@@ -62,7 +62,7 @@ DECISIONS = Counter(
 )
 PREDICTION_ERROR = Histogram(
     "skyscraper_decoder_prediction_error_ratio",
-    "Distance of a segment's quality from its prediction, as a share of the dearest configuration's mean quality.",
+    "Distance of a segment's quality from its prediction, as a share of what the dearest configuration promised.",
     ["pipeline"],
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2),
 )

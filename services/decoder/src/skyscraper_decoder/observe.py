@@ -39,7 +39,22 @@ def _count(report: report_pb2.SegmentReport, now: datetime) -> None:
     if report.outcome == report_pb2.OUTCOME_PROCESSED:
         metrics.ROWS.labels(stream, pipeline).inc(report.rows)
         metrics.QUALITY.labels(stream, pipeline).set(report.quality)
+        _count_decision(report)
         step = report.finished_time.ToDatetime(UTC) - report.started_time.ToDatetime(UTC)
         metrics.STEP_SECONDS.labels(pipeline).observe(step.total_seconds())
         age = now - report.event_time.ToDatetime(UTC)
         metrics.LAG_SECONDS.labels(stream, pipeline).set(max(0.0, age.total_seconds() - report.duration_seconds))
+
+
+def _count_decision(report: report_pb2.SegmentReport) -> None:
+    if not report.HasField("decision"):
+        return
+    decision = report.decision
+    dearest = decision.predicted_quality[-1]
+    if dearest > 0:
+        missed = abs(report.quality - decision.predicted_quality[decision.configuration])
+        metrics.PREDICTION_ERROR.labels(report.pipeline).observe(missed / dearest)
+    estimated = decision.estimated_core_seconds[decision.configuration]
+    if estimated > 0:
+        measured = report.decoder_core_seconds + report.inference_core_seconds
+        metrics.WORK_ERROR.labels(report.pipeline).observe(measured / estimated)

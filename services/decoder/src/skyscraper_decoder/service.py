@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
+from skyscraper.control.live import warm
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.model_client import OipModelClient, open_channel
 from skyscraper.service import Health
@@ -43,6 +44,7 @@ class Decoder:
     def __init__(self, config: DecoderConfig) -> None:
         if config.default_pipeline is not None:
             load_pipeline(config.default_pipeline)
+        warm()
         self._config = config
         client = config.kafka.client()
         with ExitStack() as cleanup:

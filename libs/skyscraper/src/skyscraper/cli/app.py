@@ -45,13 +45,13 @@ class Pace(StrEnum):
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="How long the cameras run.", min=5)] = 60,
-    streams: Annotated[int, typer.Option(help="Number of street cameras.", min=1, max=32)] = 6,
+    seconds: Annotated[int, typer.Option(help="Length of the compressed day.", min=20)] = 120,
+    streams: Annotated[int, typer.Option(help="Number of street cameras.", min=1, max=32)] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     keep_running: Annotated[bool, typer.Option(help="Stay up after the summary until Ctrl-C.")] = False,
     folder: Annotated[Path, typer.Option(help="Where logs, tables and the picture go.")] = Path("out/demo"),
 ) -> None:
-    """The main job on a real broker: street cameras in, table rows out, exactly once."""
+    """A compressed day of street cameras on a real broker, twice: one static configuration, and Skyscraper."""
     from skyscraper.demo.run import DemoOptions, run_demo
 
     result = run_demo(

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyscraper.control.priced import best_option, learn_residual
-from skyscraper.control.switcher import fall_back, pick
+from skyscraper.control.prices import worth_at
+from skyscraper.control.switcher import category, fall_back, pick
+from skyscraper.control.work import recalibrated
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +88,19 @@ class Belief:
             noise.covariance,
             noise.noise,
         )
+
+
+def warm() -> None:
+    """Compile what a choice calls (seconds, once per machine), before the first segment waits for it."""
+    two = np.ones(2)
+    belief = Belief(ResidualNoise(0.5, np.eye(2), two), categories=1)
+    belief.learn(0, 0.0)
+    situation = Situation(two, two, 0.0, 1.0, _UNLIMITED)
+    by_prices(situation)
+    by_plan(situation, two, two)
+    category(np.ones((1, 2)), 1.0, 0)
+    recalibrated(1.0, 1.0, 1.0)
+    worth_at(0.0, two, two)
 
 
 def by_prices(situation: Situation) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import threading
@@ -19,34 +20,51 @@ from rich.live import Live
 from rich.table import Table
 
 from skyscraper.bus import topics
+from skyscraper.bus.compacted import read_compacted
+from skyscraper.bus.profiles import publish_profile
 from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
 from skyscraper.demo import score
-from skyscraper.demo.cameras import CAMERAS, Camera, render_cameras
+from skyscraper.demo.cameras import Camera, cameras, render
+from skyscraper.demo.compare import DayRun, day_run
+from skyscraper.demo.day_picture import draw_day
 from skyscraper.demo.picture import draw_picture
 from skyscraper.demo.stack import Stack, StackError
-from skyscraper.demo.watch import Watch
+from skyscraper.demo.watch import Seen, Watch, seconds
 from skyscraper.lakehouse.catalog import open_catalog
 from skyscraper.models.repository import install_models
+from skyscraper.profile.codec import decode_fit
+from skyscraper.profile.fit import Fit
+from skyscraper.profile.load import load_profile
 from skyscraper.service.logs import configure_logs
-from skyscraper.v1 import report_pb2
+from skyscraper.v1 import profile_pb2, report_pb2
 
 PIPELINE = "counting"
-MODEL = "nanodet-g"
-# Five frames per second at 320 pixels: six cameras then need about half a core of this year's CPUs.
-CONFIGURATION = {"model": MODEL, "frame_rate": "5", "input_size": "320"}
+# What the offline phase learned on cameras like these, but not on these (see docs/how-to/simulate-a-trace.md).
+PROFILE = Path(__file__).parent / "counting.pb"
+# The pool has this part of what the dearest configuration would take for all cameras.
+_POOL_SHARE = 1 / 3
+# The buffer of the compressed day: hours of content, as the days of retention of a real installation.
+_BUFFER_SHARE_OF_DAY = 0.2
+# Content changes within a quarter of an hour; shorter slots of a compressed day would hold too few segments.
+_SLOTS_PER_DAY, _LEAST_SLOT_SECONDS = 48, 6.0
+# Launching a publisher until its first frame.
+_LAUNCH_SECONDS = 2.5
+# Plans, after the tuner has started.
+_PLAN_SECONDS = 60.0
 
 _NEXT_QUERY = (
     "SELECT _stream, date_trunc('minute', event_time) AS minute, count(DISTINCT track_id) AS people "
     "FROM counting WHERE label = 'person' GROUP BY ALL ORDER BY ALL"
 )
 
-_DRAIN_SECONDS = 60.0
+_DRAIN_SECONDS = 120.0
 _TURN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    seconds: float
+    seconds: int
+    """Length of the compressed day."""
     streams: int
     keep_running: bool
     folder: Path
@@ -54,7 +72,11 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo proves. `good` where nothing was lost or repeated and every segment is accounted for."""
+    """What the demo proves. `good` where nothing was lost or repeated and every segment is accounted for.
+
+    By run, `static` and `skyscraper`: quality (mean per segment, object-seconds), core_seconds, usd, count_error
+    (against the truth), longest_wait_seconds.
+    """
 
     segments_published: int
     segments_processed: int
@@ -62,10 +84,17 @@ class DemoResult:
     dead_letters: int
     rows: int
     rows_repeated: int
-    count_error: float
+    pool_cores: float
+    quality: Mapping[str, float]
+    core_seconds: Mapping[str, float]
+    usd: Mapping[str, float]
+    count_error: Mapping[str, float]
+    longest_wait_seconds: Mapping[str, float]
+    switches: int
     latency_seconds: Mapping[str, float]
     hop_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     picture: str = ""
+    day_picture: str = ""
     elapsed_seconds: float = 0.0
 
     @property
@@ -81,6 +110,18 @@ class _Interrupted(Exception):  # noqa: N818 - a request to stop, not a fault
     """Ctrl-C or SIGTERM."""
 
 
+@dataclass(frozen=True)
+class Scenario:
+    """What both runs share."""
+
+    cameras: Sequence[Camera]
+    fit: Fit
+    pool_cores: float
+    day_seconds: int
+    static: Mapping[str, str]
+    """The best configuration that fits the pool at all hours."""
+
+
 def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     """Run it all. Nothing is left running afterwards, however it ends."""
     configure_logs("demo", log_format="console", level="warning")
@@ -89,64 +130,112 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
         shutil.rmtree(options.folder)
     options.folder.mkdir(parents=True)
     with _stopped_by_signals(), Stack(options.folder, partitions=options.streams) as stack:
-        console.print(f"[bold]Skyscraper demo[/]: {options.streams} street cameras, one fixed configuration each")
-        cameras = _prepare(options, stack, console)
+        scenario = _prepare(options, stack, console)
         watch = Watch(stack.client)
         try:
-            _show(options, stack, watch, console)
-            result = _summarise(stack, watch, cameras, console, started)
+            runs = [_run_day("static", scenario, stack, watch, console)]
+            _start_tuner(scenario, stack, console)
+            runs.append(_run_day("skyscraper", scenario, stack, watch, console))
+            result = _summarise(stack, watch, scenario, runs, console, started)
             if options.keep_running:
-                _keep_running(stack, cameras, console)
+                _keep_running(stack, console)
         finally:
             watch.close()
     return result
 
 
-def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Sequence[Camera]:
+def plan_scenario(message: profile_pb2.Profile, streams: int, day_seconds: int) -> Scenario:
+    """Cameras, and a pool too small for them. Pure but for the cameras' cache."""
+    fit = decode_fit(message.fit)
+    cores = _POOL_SHARE * streams * float(fit.work.rate[-1])
+    fits = [k for k, rate in enumerate(fit.work.rate) if rate * streams <= cores]
+    best = max(fits, key=lambda k: fit.mean_quality[k], default=0)
+    return Scenario(cameras(streams, day_seconds), fit, cores, day_seconds, fit.configurations[best])
+
+
+def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Scenario:
+    message = load_profile(PROFILE)
+    scenario = plan_scenario(message, options.streams, options.seconds)
+    console.print(
+        f"[bold]Skyscraper demo[/]: {options.streams} street cameras show a day in {options.seconds} s. The pool has "
+        f"{scenario.pool_cores:.2f} cores; the dearest configuration would take "
+        f"{scenario.pool_cores / _POOL_SHARE:.2f} for all of them."
+    )
+    models = sorted({one["model"] for one in scenario.fit.configurations})
     with console.status("") as status:
-        status.update("fetching and converting the detector (once) ...")
-        install_models([MODEL], say=lambda text: status.update(f"{text} ..."))
+        status.update("fetching and converting the detectors (once) ...")
+        install_models(models, say=lambda text: status.update(f"{text} ..."))
         status.update("starting Kafka ...")
         stack.start_broker()
-        stack.add_inference(models=[MODEL])
-        stack.add_decoder()
+        publish_profile(stack.client, message)
+        stack.add_inference(models=models)
+        stack.add_decoder(
+            control={
+                "pool_cores": scenario.pool_cores,
+                "limit_seconds": max(_BUFFER_SHARE_OF_DAY * options.seconds, 4 * scenario.fit.segment_seconds),
+            }
+        )
         stack.add_loader()
         stack.start()
         status.update("rendering the street cameras (once) ...")
-        cameras = render_cameras(CAMERAS[: options.streams], status.update)
+        render(list(scenario.cameras), status.update, threads=os.cpu_count() or 1)
         status.update("waiting for the services ...")
         stack.wait_ready()
-        stack.add_publisher([camera.stream(PIPELINE, CONFIGURATION) for camera in cameras])
-        stack.start("publisher")
-        stack.wait_ready("publisher")
     console.print(f"Kafka at {stack.broker.bootstrap_servers}; logs in {stack.folder / 'logs'}")
-    return cameras
+    return scenario
 
 
-def _show(options: DemoOptions, stack: Stack, watch: Watch, console: Console) -> None:
-    """Follow the run for its time, then stop the cameras and let the rest drain."""
-    deadline = time.monotonic() + options.seconds
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-        while time.monotonic() < deadline:
-            watch.poll(_TURN_SECONDS)
+def _start_tuner(scenario: Scenario, stack: Stack, console: Console) -> None:
+    """The tuner, and its first plan. The content's day begins when the next run does."""
+    begins = time.time() + _PLAN_SECONDS
+    # A hair longer or shorter than asked for, so that a whole number of days has passed since 1970 just then.
+    day_seconds = begins / round(begins / scenario.day_seconds)
+    slots = max(1, min(_SLOTS_PER_DAY, int(day_seconds / _LEAST_SLOT_SECONDS)))
+    stack.add_tuner(
+        pool_cores=scenario.pool_cores,
+        day_seconds=day_seconds,
+        slot_seconds=day_seconds / slots,
+        plan_interval_seconds=5.0,
+        lease_seconds=30.0,
+        limit_seconds=max(_BUFFER_SHARE_OF_DAY * day_seconds, 4 * scenario.fit.segment_seconds),
+    )
+    stack.start("tuner")
+    with console.status("the tuner plans the next day, from the profile and what it saw of this one ..."):
+        stack.wait_ready("tuner")
+        while time.time() < begins - _LAUNCH_SECONDS:
             stack.check()
-            live.update(_table(stack, watch))
-        stack.terminate("publisher")
-        drained = time.monotonic() + _DRAIN_SECONDS
-        while watch.accounted() < watch.published():
-            if time.monotonic() >= drained:
+            time.sleep(0.05)
+    plans = read_compacted(stack.client, topics.PLANS, deadline_seconds=_DRAIN_SECONDS)
+    if not any(topics.POOL_KEY in table for table in plans.values()):
+        raise StackError(f"the tuner made no plan within {_PLAN_SECONDS:g} s; see {stack.log_path('tuner')}")
+
+
+def _run_day(name: str, scenario: Scenario, stack: Stack, watch: Watch, console: Console) -> DayRun:
+    """One day of all cameras, until its last segment is processed."""
+    publisher = f"publisher-{name}"
+    before, first = watch.published(), len(watch.totals.reports)
+    stack.add_publisher([camera.stream(PIPELINE, scenario.static) for camera in scenario.cameras], publisher)
+    stack.start(publisher)
+    expected = before + len(scenario.cameras) * round(scenario.day_seconds / scenario.fit.segment_seconds)
+    deadline = time.monotonic() + scenario.day_seconds + _DRAIN_SECONDS
+    with Live(console=console, refresh_per_second=2, transient=True) as live:
+        while watch.accounted() < expected or watch.published() < expected:
+            if time.monotonic() >= deadline:
                 raise StackError(
-                    f"{watch.published() - watch.accounted()} segments were not processed within {_DRAIN_SECONDS:g} s "
-                    f"after the cameras stopped; see the logs in {stack.folder / 'logs'}"
+                    f"{name}: {watch.accounted() - before} of {expected - before} segments were processed "
+                    f"{_DRAIN_SECONDS:g} s after the day's end; see the logs in {stack.folder / 'logs'}"
                 )
             watch.poll(_TURN_SECONDS)
-            stack.check("decoder", "inference", "loader")
-            live.update(_table(stack, watch))
-    console.print(_table(stack, watch))
+            stack.check()
+            live.update(_table(name, stack, watch))
+    console.print(_table(name, stack, watch))
+    seen = watch.totals.reports[first:]
+    begun = min(seconds(one.report.event_time) for one in seen)
+    return day_run(name, seen, start_seconds=begun, day_seconds=scenario.day_seconds)
 
 
-def _table(stack: Stack, watch: Watch) -> Table:
-    table = Table(show_edge=False, header_style="bold")
+def _table(name: str, stack: Stack, watch: Watch) -> Table:
+    table = Table(show_edge=False, header_style="bold", title=name)
     for name in ("stream", "segments", "frames/s", "lag s", "backlog", "headroom", "rows", "rows/s"):
         table.add_column(name, justify="left" if name == "stream" else "right")
     bounds = watch.bounds(topics.SEGMENTS)
@@ -174,32 +263,25 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
 
 
-def _summarise(stack: Stack, watch: Watch, cameras: Sequence[Camera], console: Console, started: float) -> DemoResult:
+def _summarise(
+    stack: Stack, watch: Watch, scenario: Scenario, runs: Sequence[DayRun], console: Console, started: float
+) -> DemoResult:
     messages = _read_rows(stack, watch)
     places = score.last_row_offsets(messages)
     catalog, namespace = open_catalog(stack.catalog), stack.catalog.namespace
     visible = _wait_until_loaded(stack, places)
     rows, repeated = score.repeated_rows(catalog, namespace)
     seen = [one for one in watch.totals.reports if one.report.outcome == report_pb2.OUTCOME_PROCESSED]
-    latencies = score.measure_latencies(seen, visible)
+    half = len(runs[0].moments)
+    latencies = score.measure_latencies(seen[half:], visible)
     sightings = score.sightings_by_segment(catalog, namespace, "person")
-    errors = []
-    counts = Table(show_edge=False, header_style="bold")
-    for name in ("stream", "scene", "rows", "people seen", "people true", "count error"):
-        counts.add_column(name, justify="left" if name in ("stream", "scene") else "right")
-    for camera in cameras:
-        reports = [one.report for one in seen if one.report.stream_id == camera.stream_id]
-        compared = score.compare_counts(reports, sightings, camera.truth())
-        if compared is not None:
-            errors.append(compared.error)
-            shown = (f"{compared.counted:.2f}", f"{compared.truth:.2f}", f"{compared.error:.0%}")
-            counts.add_row(camera.stream_id, camera.scene, str(sum(report.rows for report in reports)), *shown)
-    console.print(
-        "\n[bold]Counted people against the truth[/] (means in view; people are real pixels on a real street,"
-    )
-    console.print("their paths are replayed; dusk and night are simulated light)")
-    console.print(counts)
+    errors = {
+        run.name: _count_error(scenario.cameras, part, sightings)
+        for run, part in zip(runs, (seen[:half], seen[half:]), strict=True)
+    }
     picture = draw_picture(stack.client, seen, messages, stack.folder / "street.png")
+    title = f"{len(scenario.cameras)} street cameras, a pool of {scenario.pool_cores:.2f} cores"
+    day_picture = draw_day(runs, title, stack.folder / "day.png")
     totals = watch.totals.streams.values()
     published, processed = watch.published(), sum(view.processed for view in totals)
     dead = sum(view.dead_lettered for view in totals)
@@ -210,14 +292,73 @@ def _summarise(stack: Stack, watch: Watch, cameras: Sequence[Camera], console: C
         dead_letters=dead,
         rows=rows,
         rows_repeated=repeated,
-        count_error=round(sum(errors) / len(errors), 4) if errors else float("nan"),
+        pool_cores=round(scenario.pool_cores, 3),
+        quality={run.name: round(run.quality, 4) for run in runs},
+        core_seconds={run.name: round(run.core_seconds, 2) for run in runs},
+        usd={run.name: round(run.usd, 6) for run in runs},
+        count_error=errors,
+        longest_wait_seconds={run.name: round(run.longest_wait_seconds, 2) for run in runs},
+        switches=runs[-1].switches,
         latency_seconds=score.percentiles(latencies.total),
         hop_seconds={hop: score.percentiles(values) for hop, values in latencies.hops.items()},
         picture=str(picture),
+        day_picture=str(day_picture),
         elapsed_seconds=round(time.monotonic() - started, 1),
     )
+    _print_comparison(scenario, runs, result, console)
     _print_summary(result, stack, console)
     return result
+
+
+def _count_error(cameras: Sequence[Camera], seen: Sequence[Seen], sightings: Mapping[str, float]) -> float:
+    """Mean over cameras of how far the counted people are from the truth, as a share of it."""
+    errors = []
+    for camera in cameras:
+        reports = [one.report for one in seen if one.report.stream_id == camera.stream_id]
+        reports.sort(key=lambda report: seconds(report.event_time))
+        compared = score.compare_counts(reports, sightings, camera.truth())
+        if compared is not None:
+            errors.append(compared.error)
+    return round(sum(errors) / len(errors), 4) if errors else float("nan")
+
+
+def _print_comparison(scenario: Scenario, runs: Sequence[DayRun], result: DemoResult, console: Console) -> None:
+    static, adaptive = runs
+    console.print(
+        "\n[bold]The same footage, the same cores[/] (people are real pixels on a real street; their paths are "
+        "replayed, crowds and light follow a simulated day)"
+    )
+    table = Table(show_edge=False, header_style="bold")
+    for name in ("", static.name, adaptive.name):
+        table.add_column(name, justify="left" if not name else "right")
+    chosen = " ".join(f"{name}={value}" for name, value in scenario.static.items())
+    table.add_row("configuration", f"{chosen}, the best that fits", f"{adaptive.configurations} used")
+    table.add_row("changes of it", "0", str(adaptive.switches))
+    gain = adaptive.quality / static.quality - 1 if static.quality else float("nan")
+    table.add_row("quality per segment", f"{static.quality:.2f}", f"[bold]{adaptive.quality:.2f}[/] ({gain:+.0%})")
+    table.add_row("people counted wrong", *(f"{result.count_error[run.name]:.1%}" for run in runs))
+    table.add_row("core-seconds", *(f"{run.core_seconds:.0f}" for run in runs))
+    table.add_row("equivalent dollars", *(f"{run.usd:.5f}" for run in runs))
+    table.add_row("longest wait in the buffer", *(f"{run.longest_wait_seconds:.1f} s" for run in runs))
+    console.print(table)
+    needed = _static_cores(scenario, adaptive.quality / static.quality if static.quality else 1.0)
+    if needed is not None:
+        console.print(
+            f"by the profile, a static configuration of that quality takes {needed:.2f} cores, "
+            f"{needed / scenario.pool_cores:.1f} times the pool"
+        )
+
+
+def _static_cores(scenario: Scenario, gain: float) -> float | None:
+    """Cores of the cheapest static configuration that is better than the static one by the factor; None: none is."""
+    fit, streams = scenario.fit, len(scenario.cameras)
+    static = fit.configurations.index(dict(scenario.static))
+    better = [
+        rate * streams
+        for rate, quality in zip(fit.work.rate, fit.mean_quality, strict=True)
+        if quality >= gain * fit.mean_quality[static]
+    ]
+    return float(min(better)) if better else None
 
 
 def _print_summary(result: DemoResult, stack: Stack, console: Console) -> None:
@@ -244,7 +385,7 @@ def _print_summary(result: DemoResult, stack: Stack, console: Console) -> None:
         f"lost {result.segments_lost}, dead letters {result.dead_letters}; "
         f"rows {result.rows}, repeated {result.rows_repeated}: {verdict} ({result.elapsed_seconds:.0f} s in all)"
     )
-    console.print(f"picture: {result.picture}")
+    console.print(f"pictures: {result.day_picture} (the day), {result.picture} (one frame as the table sees it)")
     console.print("try next:")
     console.print(
         f'  uv run skyscraper query --warehouse {stack.catalog.warehouse_path} "{_NEXT_QUERY}"', soft_wrap=True
@@ -292,11 +433,11 @@ def _wait_until_loaded(stack: Stack, places: Mapping[str, tuple[int, int]]) -> M
         time.sleep(0.2)
 
 
-def _keep_running(stack: Stack, cameras: Sequence[Camera], console: Console) -> None:
-    console.print("\ncameras run on; Ctrl-C ends everything")
-    stack.start("publisher")
+def _keep_running(stack: Stack, console: Console) -> None:
+    console.print("\nthe day begins again and again; Ctrl-C ends everything. Try: skyscraper top")
     with contextlib.suppress(_Interrupted):
         while True:
+            stack.start("publisher-skyscraper")
             time.sleep(_TURN_SECONDS)
             stack.check()
 
