@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
-import numpy as np
-from skyscraper.models.detections import COCO_LABELS, select
+from skyscraper.models.detect import Detector
+from skyscraper.models.detections import COCO_LABELS
+from skyscraper.models.tiles import Tiling
 from skyscraper.pipeline import (
     Column,
     ColumnType,
@@ -25,7 +25,7 @@ from skyscraper.pipeline import (
     SegmentContext,
     SegmentResult,
 )
-from skyscraper.track import TrackedObject, Tracker
+from skyscraper.track import Sighting, Tracker, follow
 
 COUNTED = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
 
@@ -37,14 +37,6 @@ _NMS_IOU = 0.5
 _LOST_SECONDS = 1.0
 # At 5 frames per second a walking person's boxes overlap by about a half; at 1 they hardly do.
 _TRACK_IOU = 0.1
-
-
-@dataclass
-class _Sighting:
-    """What was seen of one object within a segment."""
-
-    objects: list[TrackedObject] = field(default_factory=list)
-    times_seconds: list[float] = field(default_factory=list)
 
 
 class CountingPipeline:
@@ -75,22 +67,10 @@ class CountingPipeline:
     )
 
     def sampling(self, configuration: Configuration) -> Sampling:
-        size = int(configuration["input_size"])
-        return Sampling(float(configuration["frame_rate"]), width=size, height=size)
+        return _detector(configuration).sampling(float(configuration["frame_rate"]))
 
     def detect(self, frames: Frames, configuration: Configuration, models: ModelClient) -> Sequence[Detections]:
-        outputs = models.infer(str(configuration["model"]), {"images": frames.images})
-        _, height, width, _ = frames.images.shape
-        scale = np.array([frames.source_width / width, frames.source_height / height] * 2, dtype=np.float32)
-        counted = np.array([COCO_LABELS.index(label) for label in COUNTED])
-        found = []
-        for boxes, scores, labels in zip(outputs["boxes"], outputs["scores"], outputs["labels"], strict=True):
-            kept = np.isin(labels, counted)
-            one = select(
-                boxes[kept], scores[kept], labels[kept], score_threshold=_DETECTION_SCORE, iou_threshold=_NMS_IOU
-            )
-            found.append(Detections(one.boxes * scale, one.scores, one.labels))
-        return found
+        return _detector(configuration).run(frames, models)
 
     def track(
         self,
@@ -101,26 +81,25 @@ class CountingPipeline:
         configuration: Configuration,
     ) -> SegmentResult:
         tracker = Tracker(activation_score=_ACTIVATION_SCORE, lost_seconds=_LOST_SECONDS, minimum_iou=_TRACK_IOU)
-        if state is not None:
-            tracker.restore(state)
-        start_seconds = context.time.timestamp()
-        sightings: dict[int, _Sighting] = {}
-        for time_seconds, found in zip(frames.times_seconds.tolist(), detections, strict=True):
-            for tracked in tracker.update(start_seconds + time_seconds, found):
-                sighting = sightings.setdefault(tracked.track_id, _Sighting())
-                sighting.objects.append(tracked)
-                sighting.times_seconds.append(time_seconds)
-        analysed = len(frames.times_seconds)
-        rows = [_row(context, sighting, analysed) for _, sighting in sorted(sightings.items())]
-        certainty = sum(tracked.score for sighting in sightings.values() for tracked in sighting.objects)
+        followed = follow(tracker, state, context, frames, detections)
         return SegmentResult(
-            rows=rows,
-            quality=certainty * context.duration_seconds / analysed if analysed else 0.0,
-            state=tracker.snapshot(),
+            rows=[_row(context, one, followed.frames_analysed) for one in followed.sightings.values()],
+            quality=followed.seconds(context, weighted=True),
+            state=followed.state,
         )
 
 
-def _row(context: SegmentContext, sighting: _Sighting, frames_analysed: int) -> Row:
+def _detector(configuration: Configuration) -> Detector:
+    return Detector(
+        model=str(configuration["model"]),
+        wanted=COUNTED,
+        tiling=Tiling(1, int(configuration["input_size"])),
+        score_threshold=_DETECTION_SCORE,
+        iou_threshold=_NMS_IOU,
+    )
+
+
+def _row(context: SegmentContext, sighting: Sighting, frames_analysed: int) -> Row:
     last = sighting.objects[-1]
     x_min, y_min, x_max, y_max = (round(edge, 1) for edge in last.box)
     return {
@@ -130,7 +109,7 @@ def _row(context: SegmentContext, sighting: _Sighting, frames_analysed: int) -> 
         "last_seen": context.time + timedelta(seconds=sighting.times_seconds[-1]),
         "frames_seen": len(sighting.objects),
         "frames_analysed": frames_analysed,
-        "confidence": round(sum(tracked.score for tracked in sighting.objects) / len(sighting.objects), 3),
+        "confidence": round(sighting.mean_score, 3),
         "x_min": x_min,
         "y_min": y_min,
         "x_max": x_max,

@@ -75,7 +75,13 @@ class MetricsConfig(Settings):
     port: int = Field(0, ge=0, le=65535, description="TCP port; 0 picks a free one and logs it.")
 
 
-class ServiceConfig(Settings):
+class EnvironmentSettings(Settings):
+    """Settings that `load_config` reads from a file and from variables with this prefix."""
+
+    env_prefix: ClassVar[str]
+
+
+class ServiceConfig(EnvironmentSettings):
     """The settings every service has. A service adds its own fields and its environment prefix."""
 
     env_prefix: ClassVar[str] = "SKYSCRAPER_"
@@ -97,7 +103,7 @@ class ServiceConfig(Settings):
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="Where metrics and health are served.")
 
 
-C = TypeVar("C", bound=ServiceConfig)
+C = TypeVar("C", bound=EnvironmentSettings)
 
 
 def load_config(cls: type[C], path: Path | None, environ: dict[str, str] | None = None) -> C:

@@ -1,5 +1,6 @@
 """Multi-object tracking by the `trackers` library, with its state made portable between processes."""
 
 from skyscraper.track.bytetrack import TrackedObject, Tracker
+from skyscraper.track.sightings import Followed, Sighting, follow
 
-__all__ = ["TrackedObject", "Tracker"]
+__all__ = ["Followed", "Sighting", "TrackedObject", "Tracker", "follow"]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.media.street.crowd import CrowdCurve
 from skyscraper.media.street.day import DayCurve
 from skyscraper.media.street.spec import StreetSpec
 from skyscraper.media.street.sprites import Material, Sprite, load_material
@@ -66,6 +67,7 @@ class Street:
         self._material = material or load_material(spec.scene)
         self._period = period_frames
         self._curve = DayCurve(spec.seed) if spec.light == "curve" else None
+        self._gathering = None if spec.crowd == "steady" else CrowdCurve(spec.crowd)
         self._longest = max(len(sprite) for sprite in self._material.sprites)
         self._mean_frames = float(np.mean([len(sprite) for sprite in self._material.sprites]))
         self._noise = _noise_tiles(self._material.background.shape[0], self._material.background.shape[1])
@@ -125,7 +127,9 @@ class Street:
         return tuple(walks)
 
     def _crowd(self, moment: int) -> float:
-        return 1.0 if self._curve is None else self._curve.crowd(self._hour(moment))
+        """Share of the density, 0 to 1."""
+        by_day = 1.0 if self._curve is None else self._curve.crowd(self._hour(moment))
+        return by_day if self._gathering is None else by_day * self._gathering.crowd(self._hour(moment))
 
     def _hour(self, number: int) -> float:
         return self._spec.start_hour + number / self._spec.fps * self._spec.time_scale / 3600

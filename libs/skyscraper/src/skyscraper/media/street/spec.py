@@ -10,8 +10,10 @@ from skyscraper.errors import ConfigError
 
 SCHEME = "street:"
 Light = Literal["day", "dusk", "night", "curve"]
+CrowdKind = Literal["steady", "spikes", "peaks"]
 SCENES = ("people", "vehicles")
 LIGHTS: tuple[Light, ...] = ("day", "dusk", "night", "curve")
+CROWDS: tuple[CrowdKind, ...] = ("steady", "spikes", "peaks")
 # More people than this hide each other on 768 x 576 pixels.
 MAX_DENSITY = 40.0
 MAX_CLIP_SECONDS = 24 * 3600
@@ -31,9 +33,12 @@ class StreetSpec:
     fps: int = 10
     gop_seconds: float = 1.0
     start_hour: float = 0.0
-    """With `light=curve`: the hour of the day at which the clip begins."""
+    """With `light=curve` or a `crowd`: the hour of the day at which the clip begins."""
     time_scale: float = 1.0
-    """With `light=curve`: simulated seconds per second; 1440 shows a day in a minute."""
+    """With `light=curve` or a `crowd`: simulated seconds per second; 1440 shows a day in a minute."""
+    crowd: CrowdKind = "steady"
+    """`spikes` or `peaks`: `density` is the height of short spikes, or of long peaks, over a quiet street. They come at
+    the same moments on every camera, whatever its seed."""
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -51,6 +56,8 @@ class StreetSpec:
                 raise ConfigError(f"street camera: {name} is {value:g}, it must be from {low:g} to {high:g}")
         if self.scene not in SCENES:
             raise ConfigError(f"street camera: scene {self.scene!r} is not known; there are: {', '.join(SCENES)}")
+        if self.crowd not in CROWDS:
+            raise ConfigError(f"street camera: crowd {self.crowd!r} is not known; there are: {', '.join(CROWDS)}")
         if self.light not in LIGHTS:
             raise ConfigError(f"street camera: light {self.light!r} is not known; there are: {', '.join(LIGHTS)}")
 
