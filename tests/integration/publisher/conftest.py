@@ -23,8 +23,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from skyscraper.bus.admin import create_topics
 from skyscraper.bus.headers import SegmentHeaders, decode_headers
+from skyscraper.bus.profiles import register_pipeline
 from skyscraper.bus.topics import SEGMENTS, topic_specs
 from skyscraper.localkafka.broker import LocalBroker
+from skyscraper.pipeline import load_pipeline
 
 FRAMES_PER_SECOND = 25
 MakeClip = Callable[..., Path]
@@ -79,7 +81,9 @@ class Kafka:
         specs = topic_specs(
             partitions=partitions, pipelines=(), retention_seconds=3600, retention_bytes_per_partition=1 << 30
         )
-        create_topics({"bootstrap.servers": self.broker.bootstrap_servers}, specs, replication_factor=1)
+        client = {"bootstrap.servers": self.broker.bootstrap_servers}
+        create_topics(client, specs, replication_factor=1)
+        register_pipeline(client, load_pipeline("counting"))
 
     @property
     def servers(self) -> str:

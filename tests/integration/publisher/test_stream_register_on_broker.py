@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from skyscraper.bus.streams import BusUnreachable, owners, read_register, register_streams
+from skyscraper.bus.register import BusUnreachable, read_register
+from skyscraper.bus.streams import owners, register_streams
 from skyscraper.v1.stream_pb2 import Stream
 
 pytestmark = pytest.mark.broker

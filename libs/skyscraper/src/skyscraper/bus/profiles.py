@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
+from google.protobuf.message import DecodeError
 
 from skyscraper.bus import topics
-from skyscraper.bus.errors import BusTimeout
+from skyscraper.bus.compacted import read_compacted
+from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.pipeline import Pipeline
 from skyscraper.v1 import profile_pb2
 
@@ -48,3 +50,16 @@ def register_pipeline(client: Mapping[str, Any], pipeline: Pipeline, *, deadline
         raise BusTimeout(
             f"the profile of {pipeline.name} cannot be written: {failed[0].str() if failed else 'no answer'}"
         )
+
+
+def read_profiles(client: Mapping[str, Any], *, deadline_seconds: float) -> dict[str, profile_pb2.Profile]:
+    """The registered profiles by pipeline. Raises BusTimeout, and BusError where the topic is missing or unreadable."""
+    tables = read_compacted(client, topics.PROFILES, deadline_seconds=deadline_seconds)
+    found = {}
+    for key, value in (row for table in tables.values() for row in table.items()):
+        name = key.decode(errors="replace")
+        try:
+            found[name] = profile_pb2.Profile.FromString(value)
+        except DecodeError as error:
+            raise BusError(f"{topics.PROFILES}, key {name}: not a Profile: {error}") from error
+    return found

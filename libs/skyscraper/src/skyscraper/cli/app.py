@@ -14,6 +14,7 @@ from rich.console import Console
 
 from skyscraper.cli.fit import fit, profile_app
 from skyscraper.cli.simulate import simulate
+from skyscraper.cli.streams import stream_app
 from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
@@ -31,6 +32,7 @@ topics_app = typer.Typer(help="The topics of an installation.", no_args_is_help=
 pipeline_app = typer.Typer(help="Pipelines: what turns video into rows.", no_args_is_help=True)
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
+app.add_typer(stream_app, name="stream")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -75,6 +76,13 @@ class MetricsConfig(Settings):
     port: int = Field(0, ge=0, le=65535, description="TCP port; 0 picks a free one and logs it.")
 
 
+INSTANCE = r"^[a-zA-Z0-9._-]{1,100}$"
+
+
+def is_instance_name(text: str) -> bool:
+    return re.fullmatch(INSTANCE, text) is not None
+
+
 class ServiceConfig(Settings):
     """The settings every service has. A service adds its own fields and its environment prefix."""
 
@@ -82,7 +90,7 @@ class ServiceConfig(Settings):
 
     instance: str = Field(
         "0",
-        pattern=r"^[a-zA-Z0-9._-]{1,100}$",
+        pattern=INSTANCE,
         description="Name of this process among its kind, stable across restarts (the pod name of a StatefulSet).",
     )
     log_format: Literal["auto", "json", "console"] = Field(
