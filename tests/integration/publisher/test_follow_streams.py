@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from skyscraper.cli import main
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -19,16 +23,30 @@ Eventually = Callable[..., None]
 MakeClip = Callable[..., Path]
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Streams:
-    """`skyscraper stream ...`."""
+    """`skyscraper stream ...`, in this process: starting another takes longer than the command."""
 
     def __init__(self, servers: str) -> None:
         self._servers = servers
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("skyscraper"))
-        command = [program, "stream", *arguments, "--bootstrap", self._servers]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    def run(self, *arguments: str) -> Done:
+        command = ["stream", *arguments, "--bootstrap", self._servers]
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["skyscraper", *command]):
+            try:
+                main()
+            except SystemExit as ended:
+                return Done(ended.code if isinstance(ended.code, int) else 1, out.getvalue(), err.getvalue())
+        return Done(0, out.getvalue(), err.getvalue())
 
     def __call__(self, *arguments: str) -> str:
         done = self.run(*arguments)

@@ -12,8 +12,15 @@ from skyscraper.bus.topics import STREAMS
 from skyscraper.errors import SkyscraperError
 from skyscraper.service import KafkaConfig
 
+from skyscraper_publisher.broker import ClientLog
+
 # A publisher killed and started again takes its own membership over at once, whatever this is.
 SESSION_SECONDS = 10.0
+# librdkafka reports the fencing of a static member as its one fatal error of consumers.
+_TAKEN = {
+    KafkaError._FATAL,  # noqa: SLF001 - librdkafka's own codes are spelled so
+    KafkaError.FENCED_INSTANCE_ID,
+}
 
 
 class Claim:
@@ -31,7 +38,7 @@ class Claim:
                 "enable.auto.commit": False,
                 # The membership is what counts; what the topic says is read elsewhere.
                 "auto.offset.reset": "latest",
-                "log_level": 2,
+                "logger": ClientLog(),
             }
         )
         self._consumer.subscribe([STREAMS])
@@ -40,7 +47,7 @@ class Claim:
         """Raises SkyscraperError where another process has taken the name. A broker that is away changes nothing."""
         message = self._consumer.poll(0)
         error = None if message is None else message.error()
-        if error is not None and (error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID):
+        if error is not None and error.code() in _TAKEN:
             raise SkyscraperError(
                 f"another publisher named {self._instance!r} has started, and two would capture every stream twice: "
                 f"this one ends. Give each publisher an `instance` of its own ({error.str()})"
