@@ -153,12 +153,16 @@ def pipeline_list() -> None:
 
 
 @pipeline_app.command("register")
-def pipeline_register(name: str, bootstrap: Bootstrap = LOCAL) -> None:
+def pipeline_register(
+    name: str,
+    version: Annotated[str, typer.Option(help="Left out, the one installed under the plain name.")] = "",
+    bootstrap: Bootstrap = LOCAL,
+) -> None:
     """Tell the loader what the pipeline's rows look like."""
     from skyscraper.bus.profiles import register_pipeline
     from skyscraper.pipeline import load_pipeline
 
-    register_pipeline(_client(bootstrap), load_pipeline(name))
+    register_pipeline(_client(bootstrap), load_pipeline(name, version))
     print(f"registered {name}")
 
 
