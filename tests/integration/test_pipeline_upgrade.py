@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
@@ -79,7 +78,7 @@ def clip() -> bytes:
     file = io.BytesIO()
     rng = np.random.default_rng(3)
     with av.open(file, "w", format="mpegts") as container:
-        stream = cast("av.VideoStream", container.add_stream("libx264", rate=5, options={"g": "5"}))
+        stream = container.add_stream("libx264", rate=5, options={"g": "5"})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for number in range(10):
             frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), format="bgr24")
@@ -110,8 +109,13 @@ class Site:
                 duration_seconds=2.0,
             )
             for stream_id, partition in self.streams.items():
-                told = [*encode_headers(stream_id, headers)]
-                self.producer.produce(topics.SEGMENTS, self.value, stream_id.encode(), partition, headers=told)
+                self.producer.produce(
+                    topics.SEGMENTS,
+                    self.value,
+                    stream_id.encode(),
+                    partition,
+                    headers=[*encode_headers(stream_id, headers)],
+                )
         assert self.producer.flush(20) == 0
 
     def use(self, stream_id: str, version: str) -> None:
@@ -142,7 +146,7 @@ class Site:
             {**self.stack.client, "group.id": "test", "isolation.level": "read_committed", "enable.partition.eof": True}
         )
         consumer.assign([TopicPartition(topics.rows_topic("probe"), partition, 0)])
-        found = []
+        found: list[tuple[str, str, int]] = []
         while True:
             message = consumer.poll(10)
             assert message is not None
@@ -170,7 +174,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def start_decoder(site: Site, monkeypatch: pytest.MonkeyPatch, packages: Path) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages)]))
+    monkeypatch.setenv("PYTHONPATH", str(packages))
     site.stack.start("decoder")
     site.stack.wait_ready("decoder")
 

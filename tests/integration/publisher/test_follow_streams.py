@@ -169,6 +169,26 @@ def test_what_a_killed_publisher_left_on_disk_is_sent_although_its_streams_are_p
         streams("remove", name, "--force")
 
 
+def test_a_publisher_that_starts_while_the_broker_is_away_captures_what_it_was_told_last(
+    kafka: Any, service: MakeService, make_clip: MakeClip, eventually: Eventually, streams: Streams
+) -> None:
+    clip = str(make_clip(frames=100))
+    streams("add", "last", clip, "--publisher", "alone", "--pace", "4", "--loop")
+    publisher = service(kafka.servers, [], follow=True, instance="alone").start()
+    eventually(lambda: sent(publisher, "last") >= 1)
+    publisher.kill()
+    kafka.broker.kill()
+    publisher.start()
+    spilled = 'skyscraper_publisher_spilled_segments_total{stream="last"}'
+    eventually(lambda: publisher.metric(spilled) >= 3)
+    kafka.broker.start()
+    eventually(lambda: len(by_epoch(kafka.segments("last"))) == 2)
+    assert publisher.kill(signal.SIGTERM) == 0
+    second = max(by_epoch(kafka.segments("last")).items())[1]
+    assert sorted(set(second)) == list(range(len(set(second))))
+    streams("remove", "last", "--force")
+
+
 def test_a_second_publisher_of_the_same_name_is_noticed_and_the_first_ends(
     kafka: Any, service: MakeService, make_clip: MakeClip, eventually: Eventually, streams: Streams, tmp_path: Path
 ) -> None:

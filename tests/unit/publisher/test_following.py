@@ -17,6 +17,7 @@ from skyscraper.v1.stream_pb2 import (
 from skyscraper_publisher.config import StreamConfig
 from skyscraper_publisher.credentials import read_credentials, with_credentials
 from skyscraper_publisher.following import Orders, read_orders
+from skyscraper_publisher.remembered import recall, remember, remembered_file
 
 
 def entry(publisher: str = "me", **fields: object) -> bytes:
@@ -82,3 +83,14 @@ def test_a_secret_file_lies_over_the_settings_and_is_never_quoted(tmp_path: Path
             read_credentials(file, {})
         assert "hunter2" not in str(told.value)
         assert told.value.__cause__ is None
+
+
+def test_what_was_wanted_last_is_remembered_without_secrets_and_a_damaged_memory_is_none(tmp_path: Path) -> None:
+    file = remembered_file(tmp_path / "spill", "me")
+    assert recall(file) == {}
+    entries = {b"a": entry(source="rtsp://cam/x"), b"b": b"\x00\xff"}
+    remember(file, entries)
+    assert recall(file) == entries
+    for damaged in ("", "[]", '{"a": 5}', '{"a": "?"}', '{"a'):
+        file.write_text(damaged)
+        assert recall(file) == {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -23,6 +23,7 @@ from skyscraper.v1.stream_pb2 import STREAM_STATE_ACTIVE, STREAM_STATE_REMOVING,
 
 from skyscraper_publisher.config import PublisherConfig, StreamConfig
 from skyscraper_publisher.credentials import read_credentials, with_credentials
+from skyscraper_publisher.remembered import recall, remember, remembered_file
 
 log = structlog.get_logger()
 
@@ -47,6 +48,8 @@ class Orders:
     """Of those, the ones to be given up for good."""
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Entries that name this publisher and cannot be captured, with the reason."""
+    remembered: bool = False
+    """From this publisher's own disk, because the register has not been read yet: enough to capture, not to send."""
 
 
 def read_orders(
@@ -115,10 +118,12 @@ class Following:
         self._orders: Orders | None = None
         self._given_up: set[str] = set()
         self._told_unusable: Mapping[str, str] = {}
+        self._memory = remembered_file(config.spill.folder, config.instance)
+        self._remembered = recall(self._memory)
 
     @property
     def orders(self) -> Orders | None:
-        """None until the register has been read once."""
+        """None until the register has been read or recalled."""
         with self._lock:
             return self._orders
 
@@ -128,7 +133,7 @@ class Following:
             self._given_up = set(stream_ids)
 
     def run(self) -> None:
-        """Until the service stops. The streams of the publisher's own file are registered before."""
+        """Until the service stops."""
         client = self._config.kafka.client()
         table: CompactedTable | None = None
         try:
@@ -142,7 +147,7 @@ class Following:
                     self._release()
                 except SkyscraperError as error:
                     log.warning("following_waits", error=str(error))
-                    if table is not None and self.orders is None:
+                    if table is not None and (self.orders is None or self.orders.remembered):
                         table.close()
                         table = None
                     self._stop.wait(RETRY_SECONDS)
@@ -152,12 +157,26 @@ class Following:
             if table is not None:
                 table.close()
 
+    def recall(self) -> None:
+        """Until the register answers, capture what it said last, and what the publisher's own file says."""
+        recalled = self._read(self._remembered)
+        with self._lock:
+            if self._orders is not None:
+                return
+            log.warning("following_from_memory", streams=len(recalled.wanted))
+            self._orders = replace(recalled, wanted={**recalled.wanted, **self._own}, partitions={}, remembered=True)
+
+    def _read(self, entries: Mapping[bytes, bytes]) -> Orders:
+        secrets = read_credentials(self._config.credentials_file, self._config.credentials)
+        return read_orders(entries, self._config.instance, self._own, lambda source: with_credentials(source, secrets))
+
     def _look(self, table: CompactedTable) -> None:
-        config = self._config
-        secrets = read_credentials(config.credentials_file, config.credentials)
-        orders = read_orders(
-            table.items(), config.instance, self._own, lambda source: with_credentials(source, secrets)
-        )
+        entries = table.items()
+        orders = self._read(entries)
+        wanted = {key: value for key, value in entries.items() if key.decode(errors="replace") in orders.wanted}
+        if wanted != self._remembered:
+            remember(self._memory, wanted)
+            self._remembered = wanted
         for stream_id, reason in orders.unusable.items():
             if self._told_unusable.get(stream_id) != reason:
                 log.error("stream_unusable", stream=stream_id, error=reason)

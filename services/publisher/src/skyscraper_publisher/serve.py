@@ -53,7 +53,7 @@ class Publisher:
         # Streams that were looked for on disk: what a killed process left of them has been taken up.
         self._looked: set[str] = set()
         self._threads: list[threading.Thread] = []
-        self.turned_at = time.monotonic()
+        self.turned_at = self._started_at = time.monotonic()
         try:
             for stream in config.streams:
                 self._runs[stream.id] = StreamRun(stream.id, config, self._producer)
@@ -71,15 +71,22 @@ class Publisher:
                 self._turn()
                 if self._following is not None:
                     self._follow(self._following)
-                if self._registered is not None and not health.ready:
+                if self._registered is not None and not health.ready and self._knows():
                     self._take_partitions(self._registered)
-                    health.set_ready(self._following is None or self._following.orders is not None)
+                    health.set_ready(True)
             self._drain()
         finally:
             self._close()
         failed = [run.capture.error for run in self._runs.values() if run.capture and run.capture.error is not None]
         if failed and self._following is None:
             raise SkyscraperError(f"{len(failed)} of {len(self._runs)} streams failed; the first: {failed[0]}")
+
+    def _knows(self) -> bool:
+        """Whether the register has been read, where it is followed."""
+        if self._following is None:
+            return True
+        orders = self._following.orders
+        return orders is not None and not orders.remembered
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -100,6 +107,9 @@ class Publisher:
         """Bring what runs nearer to what the register wants, one step a stream."""
         orders = following.orders
         if orders is None:
+            # The broker is away, as for a segment that is not acknowledged for so long.
+            if time.monotonic() - self._started_at > self._config.spill.after_seconds:
+                following.recall()
             return
         metrics.STREAMS.labels("unusable").set(len(orders.unusable))
         self._take_up_leftovers(orders)

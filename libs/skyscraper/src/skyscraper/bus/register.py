@@ -101,8 +101,11 @@ def change_register(
         try:
             reader = _Reader(client, until, clock)
             try:
-                # Most of the reading happens before the id is held, so that it is held only shortly.
-                reader.to_the_end()
+                # Most of the reading happens before the id is held, so that it is held only shortly; and what is as
+                # it should be, or cannot be, needs no id.
+                register = reader.to_the_end()
+                if not change(register, reader.partitions):
+                    return register
                 return _change(client, reader, change, until, clock)
             finally:
                 reader.close()
