@@ -91,25 +91,30 @@ class Kafka:
 
     def segments(self, stream_id: str) -> list[Stored]:
         """Every segment of the stream, in the order of its partition."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "enable.partition.eof": True})
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test"})
         try:
-            count = len(consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions)
-            consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in range(count)])
+            # The ends as of now: somebody who goes on publishing would never let the reader come to an end.
+            ends = {}
+            for number in consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(SEGMENTS, number), timeout=10, cached=False)
+                if high > low:
+                    ends[number] = high
+            consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in ends])
             found: list[Stored] = []
-            ends: set[int | None] = set()
             until = time.monotonic() + 30
-            while len(ends) < count:
+            while ends:
                 assert time.monotonic() < until, "the broker did not give the topic's end"
                 message = consumer.poll(1.0)
-                if message is None:
+                if message is None or message.error() is not None:
                     continue
-                if message.error() is not None:
-                    ends.add(message.partition())
-                elif (message.key() or b"") == stream_id.encode():
+                number, offset = message.partition() or 0, message.offset() or 0
+                if (message.key() or b"") == stream_id.encode() and offset < ends.get(number, 0):
                     raw = cast(list[tuple[str, bytes]] | None, message.headers())
                     headers, malformed = decode_headers(raw)
                     assert not malformed
-                    found.append(Stored(stream_id, message.partition() or 0, headers, message.value() or b""))
+                    found.append(Stored(stream_id, number, headers, message.value() or b""))
+                if offset + 1 >= ends.get(number, 0):
+                    ends.pop(number, None)
             return found
         finally:
             consumer.close()
