@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from skyscraper.bus.admin import create_topics
 from skyscraper.bus.headers import decode_headers
-from skyscraper.bus.streams import read_register
+from skyscraper.bus.register import read_register
 from skyscraper.bus.topics import SEGMENTS, topic_specs
 from skyscraper.localkafka.broker import LocalBroker
 

@@ -23,8 +23,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from skyscraper.bus.admin import create_topics
 from skyscraper.bus.headers import SegmentHeaders, decode_headers
+from skyscraper.bus.profiles import register_pipeline
 from skyscraper.bus.topics import SEGMENTS, topic_specs
 from skyscraper.localkafka.broker import LocalBroker
+from skyscraper.pipeline import load_pipeline
 
 FRAMES_PER_SECOND = 25
 MakeClip = Callable[..., Path]
@@ -79,7 +81,9 @@ class Kafka:
         specs = topic_specs(
             partitions=partitions, pipelines=(), retention_seconds=3600, retention_bytes_per_partition=1 << 30
         )
-        create_topics({"bootstrap.servers": self.broker.bootstrap_servers}, specs, replication_factor=1)
+        client = {"bootstrap.servers": self.broker.bootstrap_servers}
+        create_topics(client, specs, replication_factor=1)
+        register_pipeline(client, load_pipeline("counting"))
 
     @property
     def servers(self) -> str:
@@ -87,25 +91,30 @@ class Kafka:
 
     def segments(self, stream_id: str) -> list[Stored]:
         """Every segment of the stream, in the order of its partition."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "enable.partition.eof": True})
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test"})
         try:
-            count = len(consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions)
-            consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in range(count)])
+            # The ends as of now: somebody who goes on publishing would never let the reader come to an end.
+            ends = {}
+            for number in consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(SEGMENTS, number), timeout=10, cached=False)
+                if high > low:
+                    ends[number] = high
+            consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in ends])
             found: list[Stored] = []
-            ends: set[int | None] = set()
             until = time.monotonic() + 30
-            while len(ends) < count:
+            while ends:
                 assert time.monotonic() < until, "the broker did not give the topic's end"
                 message = consumer.poll(1.0)
-                if message is None:
+                if message is None or message.error() is not None:
                     continue
-                if message.error() is not None:
-                    ends.add(message.partition())
-                elif (message.key() or b"") == stream_id.encode():
+                number, offset = message.partition() or 0, message.offset() or 0
+                if (message.key() or b"") == stream_id.encode() and offset < ends.get(number, 0):
                     raw = cast(list[tuple[str, bytes]] | None, message.headers())
                     headers, malformed = decode_headers(raw)
                     assert not malformed
-                    found.append(Stored(stream_id, message.partition() or 0, headers, message.value() or b""))
+                    found.append(Stored(stream_id, number, headers, message.value() or b""))
+                if offset + 1 >= ends.get(number, 0):
+                    ends.pop(number, None)
             return found
         finally:
             consumer.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from skyscraper.bus.streams import Registration, allocate, lowest_free_partition, owners
+from skyscraper.bus.register import Registration
+from skyscraper.bus.streams import allocate, lowest_free_partition, owners
 from skyscraper.errors import ConfigError
 from skyscraper.v1.stream_pb2 import Stream
 

@@ -6,14 +6,21 @@ import threading
 
 from google.protobuf.message import DecodeError
 from skyscraper.bus.compacted import CompactedTable
-from skyscraper.errors import BadSegment, ConfigError
-from skyscraper.pipeline import Pipeline, configure, load_pipeline
+from skyscraper.errors import BadSegment, ConfigError, SkyscraperError
+from skyscraper.pipeline import Pipeline, PipelineMissing, configure, load_pipeline
 from skyscraper.v1 import stream_pb2
 
 from skyscraper_decoder.step import StreamSettings
 
 # A stream that was registered just before its first segment arrives here may not be in the table yet.
 _REFRESH_SECONDS = 5.0
+
+
+class PipelineNotHere(SkyscraperError):
+    """A stream's pipeline, or that version of it, is not installed on this decoder: its segments wait until it is, or
+    until a decoder that has it takes over, or until the stream is given another."""
+
+    retriable = True
 
 
 class Directory:
@@ -23,19 +30,23 @@ class Directory:
         self._table = table
         self._default = default_pipeline
         self._lock = threading.Lock()
-        self._pipelines: dict[str, Pipeline] = {}
+        self._pipelines: dict[tuple[str, str], Pipeline] = {}
         self._unregistered: set[str] = set()
         self._known: dict[str, tuple[bytes, StreamSettings]] = {}
 
     def settings(self, stream_id: str) -> StreamSettings:
-        """Raises BadSegment: `unregistered_stream`, or `stream_settings` for an entry that cannot be used."""
+        """As the register says now: a change holds from the stream's next segment on.
+
+        Raises BadSegment: `unregistered_stream`, or `stream_settings` for an entry that cannot be used. Raises
+        PipelineNotHere, which is waited out: in a roll-out some decoders do not have the new version yet.
+        """
         value = self._entry(stream_id)
         if value is None:
             if self._default is None:
                 raise BadSegment(
                     "unregistered_stream", f"stream {stream_id} is not in sky.streams and there is no default_pipeline"
                 )
-            pipeline = self._pipeline(self._default)
+            pipeline = self._pipeline(self._default, "")
             return StreamSettings(pipeline, configure(pipeline.knobs, {}), partition=None)
         with self._lock:
             known = self._known.get(stream_id)
@@ -59,14 +70,16 @@ class Directory:
     def _read(self, stream_id: str, value: bytes) -> StreamSettings:
         try:
             stream = stream_pb2.Stream.FromString(value)
-            pipeline = self._pipeline(stream.pipeline or self._default or "")
+            pipeline = self._pipeline(stream.pipeline or self._default or "", stream.pipeline_version)
             configuration = configure(pipeline.knobs, stream.configuration)
+        except PipelineMissing as error:
+            raise PipelineNotHere(f"stream {stream_id} waits: {error}") from error
         except (DecodeError, ConfigError) as error:
             raise BadSegment("stream_settings", f"the entry of {stream_id} in sky.streams: {error}") from error
         return StreamSettings(pipeline, configuration, stream.partition)
 
-    def _pipeline(self, name: str) -> Pipeline:
+    def _pipeline(self, name: str, version: str) -> Pipeline:
         with self._lock:
-            if name not in self._pipelines:
-                self._pipelines[name] = load_pipeline(name)
-            return self._pipelines[name]
+            if (name, version) not in self._pipelines:
+                self._pipelines[name, version] = load_pipeline(name, version)
+            return self._pipelines[name, version]

@@ -18,7 +18,7 @@ from skyscraper.bus import topics
 from skyscraper.bus.headers import Headers, SegmentHeaders, decode_headers, segment_id
 from skyscraper.errors import BadSegment, SkyscraperError
 from skyscraper.media.decode import decode_segment
-from skyscraper.pipeline import Configuration, ModelClient, Pipeline, SegmentContext, SegmentResult
+from skyscraper.pipeline import Configuration, ModelClient, Pipeline, SegmentContext, SegmentResult, reads_state
 from skyscraper.v1 import report_pb2, state_pb2
 
 from skyscraper_decoder import metrics
@@ -78,7 +78,7 @@ class StreamSettings:
 
 class StreamDirectory(Protocol):
     def settings(self, stream_id: str) -> StreamSettings:
-        """Raises BadSegment("unregistered_stream") and BadSegment("stream_settings")."""
+        """Raises BadSegment("unregistered_stream"), BadSegment("stream_settings"), and what is waited out."""
         ...
 
 
@@ -186,7 +186,7 @@ class SegmentStep:
                 f"{segment.partition}: publish with the registered partition",
             )
         pipeline = settings.pipeline
-        if state.operator_state and (state.pipeline, state.pipeline_version) != (pipeline.name, pipeline.version):
+        if state.operator_state and not reads_state(pipeline, state.pipeline, state.pipeline_version):
             metrics.STATE_RESETS.labels("pipeline_changed").inc()
             state.operator_state = b""
         state.pipeline, state.pipeline_version = pipeline.name, pipeline.version

@@ -44,7 +44,7 @@ class SegmentProducer:
                 # A broker that comes back is found within a second or so.
                 "reconnect.backoff.max.ms": 1000,
                 "error_cb": self._on_error,
-                "logger": _ClientLog(),
+                "logger": ClientLog(),
             }
         )
 
@@ -93,7 +93,7 @@ class SegmentProducer:
         log.warning("kafka", error=str(error), fatal=error.fatal())
 
 
-class _ClientLog:
+class ClientLog:
     """librdkafka's own lines as log events; they name brokers, never credentials."""
 
     def log(self, level: int, line: str, *arguments: object) -> None:

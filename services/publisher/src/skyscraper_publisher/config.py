@@ -118,7 +118,19 @@ class PublisherConfig(ServiceConfig):
     env_prefix: ClassVar[str] = "SKYSCRAPER_PUBLISHER_"
 
     kafka: KafkaConfig = Field(default_factory=KafkaConfig, description="The broker.")
-    streams: tuple[StreamConfig, ...] = Field(min_length=1, description="The cameras.")
+    streams: tuple[StreamConfig, ...] = Field((), description="Cameras of its own; more come with `follow`.")
+    follow: bool = Field(
+        False,
+        description="Capture the streams in sky.streams that name this `instance` as their publisher, as they come, "
+        "change and go, without a restart.",
+    )
+    credentials: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Of cameras in sky.streams, by host or host:port: "user:password". Never printed, never in Kafka.',
+    )
+    credentials_file: Path | None = Field(
+        None, description="A TOML file with more of them, such as a mounted secret; read again when it changes."
+    )
     spill: SpillConfig = Field(default_factory=SpillConfig, description="Broker away.")
     input: InputConfig = Field(default_factory=InputConfig, description="Camera away.")
     memory_bytes_per_stream: int = Field(
@@ -127,6 +139,21 @@ class PublisherConfig(ServiceConfig):
         description="Unacknowledged segments kept in memory per stream, at least one; more goes to disk.",
     )
     register_seconds: float = Field(15.0, gt=0, description="Longest single attempt to register the streams.")
+
+    @field_validator("credentials")
+    @classmethod
+    def _credentials_are_pairs(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for host, secret in value.items():
+            user, colon, _ = secret.get_secret_value().partition(":")
+            if not (user and colon):
+                raise ValueError(f'the credentials of {host} are not of the form "user:password"')
+        return value
+
+    @model_validator(mode="after")
+    def _there_is_something_to_do(self) -> PublisherConfig:
+        if not self.streams and not self.follow:
+            raise ValueError("there are no streams: name some under [[streams]], or set follow = true")
+        return self
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> PublisherConfig:

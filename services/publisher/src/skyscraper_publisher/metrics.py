@@ -44,4 +44,17 @@ QUEUE_BYTES = Gauge("skyscraper_publisher_queue_bytes", "Bytes in memory, not ye
 LAST_PUBLISHED = Gauge(
     "skyscraper_publisher_last_published_timestamp_seconds", "Unix time of the last acknowledgement.", ["stream"]
 )
-STREAMS = Gauge("skyscraper_publisher_streams_count", "Streams by state: running, waiting, done, failed.", ["state"])
+STREAMS = Gauge(
+    "skyscraper_publisher_streams_count",
+    "Streams by state: running, waiting, done, failed; unusable are those whose entry in sky.streams makes no sense.",
+    ["state"],
+)
+STREAM_CHANGES = Counter(
+    "skyscraper_publisher_stream_changes_total",
+    "What following the register has led to: open (added), stop, capture (resumed, or another source), forget (paused "
+    "or removed, and all of it sent).",
+    ["change"],
+)
+OPEN_FAILURES = Counter(
+    "skyscraper_publisher_stream_open_failures_total", "Times a followed stream's spill folder could not be opened."
+)

@@ -109,3 +109,18 @@ def _write(
             ) from error
     if producer.flush(deadline_seconds) or failed:
         raise BusTimeout(f"the profile of {pipeline} cannot be written: {failed[0].str() if failed else 'no answer'}")
+
+
+def read_profiles(client: Mapping[str, Any], *, deadline_seconds: float) -> dict[str, profile_pb2.Profile]:
+    """The registered profiles by pipeline. Raises BusTimeout, and BusError where the topic is missing or unreadable."""
+    tables = read_compacted(client, topics.PROFILES, deadline_seconds=deadline_seconds)
+    found = {}
+    for key, value in (row for table in tables.values() for row in table.items()):
+        name = key.decode(errors="replace")
+        if is_versioned(key):
+            continue
+        try:
+            found[name] = profile_pb2.Profile.FromString(value)
+        except DecodeError as error:
+            raise BusError(f"{topics.PROFILES}, key {name}: not a Profile: {error}") from error
+    return found

@@ -1,44 +1,19 @@
-"""The register of streams: who owns which partition of `sky.segments`, kept in the compacted topic `sky.streams`.
+"""The rules of the register of streams: who owns which partition of `sky.segments`, and what a publisher registers.
 
-One stream, one partition. Two publishers that claim the same free partition at the same moment are told apart by the
-log's own order: the record with the smaller offset keeps it, the other one looks again.
+One stream, one partition. Of several that claim one (programs that write `sky.streams` themselves may), the log's own
+order decides: the earlier claim keeps it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from google.protobuf.message import DecodeError
-
-from skyscraper.bus.topics import SEGMENTS, STREAMS
-from skyscraper.errors import ConfigError, SkyscraperError
-from skyscraper.v1.stream_pb2 import Stream
-
-# Each round is lost only to a publisher that won a partition in it, so many starting at once still come to an end.
-MAX_ROUNDS = 20
-# Between two tries to read while the broker has no leader or does not answer.
-RETRY_SECONDS = 0.2
-
-
-class BusUnreachable(SkyscraperError):
-    """No broker answered in time."""
-
-    retriable = True
-
-
-@dataclass(frozen=True)
-class Registration:
-    """A stream as it stands in the register, and where in the log."""
-
-    stream: Stream
-    offset: int
-
-
-Register = Mapping[str, Registration]
+from skyscraper.bus.register import Register, change_register
+from skyscraper.bus.topics import SEGMENTS
+from skyscraper.errors import ConfigError
+from skyscraper.v1.stream_pb2 import STREAM_STATE_ACTIVE, STREAM_STATE_REMOVING, STREAM_STATE_UNSPECIFIED, Stream
 
 
 def owners(register: Register) -> dict[int, str]:
@@ -65,7 +40,7 @@ def allocate(register: Register, wanted: Stream, requested: int | None, partitio
         if current.stream.partition >= partitions:
             raise ConfigError(
                 f"stream {wanted.stream_id} is registered on partition {current.stream.partition}, but {SEGMENTS} has "
-                f"only {partitions}: was the topic created anew? Remove the stream from {STREAMS} or add partitions"
+                f"only {partitions}: was the topic created anew? Add partitions, or remove the stream"
             )
         return current.stream.partition
     if requested is not None:
@@ -86,7 +61,7 @@ def allocate(register: Register, wanted: Stream, requested: int | None, partitio
         raise ConfigError(
             f"no partition of {SEGMENTS} is free for stream {wanted.stream_id}: all {partitions} are taken. Add some, "
             f"e.g. kafka-topics.sh --alter --topic {SEGMENTS} --partitions {partitions * 2} (and the same for "
-            f"sky.state, sky.reports and sky.dead-letters), or remove a stream from {STREAMS}"
+            f"sky.state, sky.reports and sky.dead-letters), or remove a stream: skyscraper stream remove"
         )
     return free
 
@@ -95,116 +70,53 @@ def register_streams(
     client: Mapping[str, Any],
     wanted: Iterable[tuple[Stream, int | None]],
     *,
+    instance: str = "",
     deadline_seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, int]:
     """Write each stream with its partition (the one asked for, else its old one, else the lowest free).
 
-    `client` are librdkafka's connection settings. Returns stream id → partition. Raises BusUnreachable after
-    `deadline_seconds`, ConfigError where a stream cannot have a partition.
+    `client` are librdkafka's connection settings, `instance` the name of the publisher that brings the streams.
+    Returns stream id → partition. Raises BusUnreachable after `deadline_seconds`, ConfigError where a stream cannot
+    have a partition, is being removed, or is captured by another publisher.
     """
-    until = clock() + deadline_seconds
     streams = list(wanted)
-    for _ in range(MAX_ROUNDS):
-        register, partitions = read_register(client, deadline_seconds=until - clock(), clock=clock)
+
+    def change(register: Register, partitions: int) -> dict[str, Stream | None]:
         taken: set[int] = set()
-        changed: list[Stream] = []
+        changed: dict[str, Stream | None] = {}
         for stream, requested in streams:
-            entry = Stream()
-            before = register.get(stream.stream_id)
-            if before is not None:
-                entry.CopyFrom(before.stream)
-            # What is said wins; what is not said (an empty field) is left as somebody else wrote it.
-            entry.MergeFrom(stream)
+            entry = merged(register, stream, instance)
             entry.partition = allocate(register, stream, requested, partitions, taken)
             taken.add(entry.partition)
+            before = register.get(stream.stream_id)
             if before is None or entry != before.stream:
-                changed.append(entry)
-        if not changed:
-            return {stream_id: register[stream_id].stream.partition for stream_id in (s.stream_id for s, _ in streams)}
-        _write(client, changed, until - clock())
-    raise BusUnreachable(f"{STREAMS} was rewritten by others {MAX_ROUNDS} times in a row: try again")
+                changed[stream.stream_id] = entry
+        return changed
+
+    register = change_register(client, change, deadline_seconds=deadline_seconds, clock=clock)
+    return {stream.stream_id: register[stream.stream_id].stream.partition for stream, _ in streams}
 
 
-def read_register(
-    client: Mapping[str, Any], *, deadline_seconds: float, clock: Callable[[], float] = time.monotonic
-) -> tuple[dict[str, Registration], int]:
-    """Every registered stream by id, and the number of partitions of `sky.segments`."""
-    until = clock() + deadline_seconds
-    while True:
-        try:
-            return _read_register(client, until, clock)
-        except KafkaException as error:
-            # A topic just created, or a broker just started, has no leader for a moment.
-            if clock() + RETRY_SECONDS >= until:
-                raise BusUnreachable(f"cannot read {STREAMS}: {error}") from error
-            time.sleep(RETRY_SECONDS)
-
-
-def _read_register(
-    client: Mapping[str, Any], until: float, clock: Callable[[], float]
-) -> tuple[dict[str, Registration], int]:
-    consumer = Consumer({**client, "group.id": "skyscraper-register", "enable.auto.commit": False})
-    try:
-        partitions = len(_topic(consumer, SEGMENTS, until - clock()))
-        ends = {}
-        for number in _topic(consumer, STREAMS, until - clock()):
-            where = TopicPartition(STREAMS, number, OFFSET_BEGINNING)
-            _, high = consumer.get_watermark_offsets(where, timeout=max(0.1, until - clock()))
-            ends[number] = high
-        consumer.assign([TopicPartition(STREAMS, number, OFFSET_BEGINNING) for number in ends])
-        return _read_to(consumer, ends, until, clock), partitions
-    finally:
-        consumer.close()
-
-
-def _read_to(
-    consumer: Consumer, ends: Mapping[int, int], until: float, clock: Callable[[], float]
-) -> dict[str, Registration]:
-    register: dict[str, Registration] = {}
-    while any(_position(consumer, number) < end for number, end in ends.items()):
-        if clock() >= until:
-            raise BusUnreachable(f"{STREAMS} could not be read to its end in time: is the broker there?")
-        for message in consumer.consume(500, timeout=0.1):
-            if message.error() is not None:
-                continue
-            key, value = (message.key() or b"").decode(errors="replace"), message.value()
-            if not value:
-                register.pop(key, None)
-                continue
-            try:
-                register[key] = Registration(Stream.FromString(value), message.offset() or 0)
-            except DecodeError as error:
-                raise ConfigError(f"{STREAMS}, offset {message.offset()}, key {key}: not a Stream: {error}") from error
-    return register
-
-
-def _position(consumer: Consumer, number: int) -> int:
-    offset = consumer.position([TopicPartition(STREAMS, number)])[0].offset
-    return max(0, int(offset))
-
-
-def _topic(consumer: Consumer, name: str, timeout_seconds: float) -> list[int]:
-    metadata = consumer.list_topics(name, timeout=max(0.1, timeout_seconds)).topics[name]
-    if metadata.error is not None and metadata.error.code() in {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own codes are spelled so
-    }:
-        raise ConfigError(f"the topic {name} does not exist on this broker: create the installation's topics first")
-    if metadata.error is not None:
-        raise KafkaException(metadata.error)
-    return sorted(metadata.partitions)
-
-
-def _write(client: Mapping[str, Any], streams: Iterable[Stream], timeout_seconds: float) -> None:
-    producer = Producer({**client, "enable.idempotence": True})
-    errors: list[KafkaError] = []
-    for stream in streams:
-        producer.produce(
-            STREAMS,
-            key=stream.stream_id,
-            value=stream.SerializeToString(deterministic=True),
-            on_delivery=lambda error, _: errors.append(error) if error is not None else None,
-        )
-    if producer.flush(max(0.1, timeout_seconds)) or errors:
-        raise BusUnreachable(f"could not write {STREAMS}: {errors[0] if errors else 'no answer in time'}")
+def merged(register: Register, stream: Stream, instance: str) -> Stream:
+    """What is said wins; what is not said (an empty field) is left as somebody else wrote it. Raises ConfigError."""
+    entry = Stream()
+    before = register.get(stream.stream_id)
+    if before is not None:
+        if before.stream.publisher not in {"", instance}:
+            raise ConfigError(
+                f"stream {stream.stream_id} is captured by the publisher {before.stream.publisher!r} already, and two "
+                f"would mix their segments: remove it with `skyscraper stream remove {stream.stream_id}`, or publish "
+                "under another id"
+            )
+        if before.stream.state == STREAM_STATE_REMOVING:
+            raise ConfigError(
+                f"stream {stream.stream_id} is being removed: end that with "
+                f"`skyscraper stream remove {stream.stream_id}`, then start again"
+            )
+        entry.CopyFrom(before.stream)
+    entry.MergeFrom(stream)
+    entry.publisher = stream.publisher
+    if entry.state == STREAM_STATE_UNSPECIFIED:
+        entry.state = STREAM_STATE_ACTIVE
+    return entry

@@ -15,6 +15,7 @@ from rich.console import Console
 from skyscraper.cli.fit import fit, profile_app
 from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
 from skyscraper.cli.simulate import simulate
+from skyscraper.cli.streams import stream_app
 from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
@@ -31,6 +32,7 @@ topics_app = typer.Typer(help="The topics of an installation.", no_args_is_help=
 pipeline_app = typer.Typer(help="Pipelines: what turns video into rows.", no_args_is_help=True)
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
+app.add_typer(stream_app, name="stream")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
@@ -145,12 +147,16 @@ def pipeline_list() -> None:
 
 
 @pipeline_app.command("register")
-def pipeline_register(name: str, bootstrap: Bootstrap = LOCAL) -> None:
+def pipeline_register(
+    name: str,
+    version: Annotated[str, typer.Option(help="Left out, the one installed under the plain name.")] = "",
+    bootstrap: Bootstrap = LOCAL,
+) -> None:
     """Tell the loader what the pipeline's rows look like."""
     from skyscraper.bus.profiles import register_pipeline
     from skyscraper.pipeline import load_pipeline
 
-    register_pipeline(client_at(bootstrap), load_pipeline(name))
+    register_pipeline(client_at(bootstrap), load_pipeline(name, version))
     print(f"registered {name}")
 
 

@@ -6,10 +6,12 @@ from skyscraper.pipeline.pipeline import (
     Frames,
     ModelClient,
     Pipeline,
+    PipelineMissing,
     Sampling,
     SegmentContext,
     SegmentResult,
     load_pipeline,
+    reads_state,
 )
 from skyscraper.pipeline.rows import Column, ColumnType, Row, RowSchema
 
@@ -23,6 +25,7 @@ __all__ = [
     "KnobValue",
     "ModelClient",
     "Pipeline",
+    "PipelineMissing",
     "Row",
     "RowSchema",
     "Sampling",
@@ -30,4 +33,5 @@ __all__ = [
     "SegmentResult",
     "configure",
     "load_pipeline",
+    "reads_state",
 ]

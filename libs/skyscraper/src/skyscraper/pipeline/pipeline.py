@@ -105,7 +105,8 @@ class Pipeline(Protocol):
 
     @property
     def version(self) -> str:
-        """Changes whenever saved state of an older version cannot be read; such state is then dropped and counted."""
+        """Changes with what it computes. State that another version has left is dropped and counted, unless the
+        optional attribute `reads_state_of: frozenset[str]` names that version."""
         ...
 
     @property
@@ -132,13 +133,45 @@ class Pipeline(Protocol):
         ...
 
 
-def load_pipeline(name: str) -> Pipeline:
-    """The installed pipeline of that name (entry point group `skyscraper.pipelines`)."""
+class PipelineMissing(ConfigError):
+    """The pipeline, or that version of it, is not installed here."""
+
+
+def load_pipeline(name: str, version: str = "") -> Pipeline:
+    """The installed pipeline of that name (entry point group `skyscraper.pipelines`). Raises PipelineMissing.
+
+    Versions live side by side: a package installs the one under the plain name, and others as `name@version`. An empty
+    `version` means the plain name's, whichever that is.
+    """
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in found:
+    for wanted in (f"{name}@{version}", name) if version else (name,):
+        if wanted in found:
+            pipeline: Pipeline = found[wanted].load()()
+            if version in {"", pipeline.version}:
+                _check_entry(wanted, pipeline)
+                return pipeline
+    asked = f"pipeline {name!r}" + (f", version {version!r}," if version else "")
+    raise PipelineMissing(
+        f"{asked} is not installed; installed are: {', '.join(sorted(found)) or 'none'}. "
+        f"A package provides one through the entry point group {ENTRY_POINTS!r}."
+    )
+
+
+def reads_state(pipeline: Pipeline, name: str, version: str) -> bool:
+    """Whether `pipeline` can go on from state that version `version` of pipeline `name` has left.
+
+    Its own version's it can; an older one's only where its attribute `reads_state_of` (a set of versions) names it.
+    """
+    if name != pipeline.name:
+        return False
+    readable: frozenset[str] = getattr(pipeline, "reads_state_of", frozenset())
+    return version == pipeline.version or version in readable
+
+
+def _check_entry(entry: str, pipeline: Pipeline) -> None:
+    name, _, version = entry.partition("@")
+    if pipeline.name != name or (version and pipeline.version != version):
         raise ConfigError(
-            f"pipeline {name!r} is not installed; installed are: {', '.join(sorted(found)) or 'none'}. "
-            f"A package provides one through the entry point group {ENTRY_POINTS!r}."
+            f"the entry point {entry!r} gives pipeline {pipeline.name!r}, version {pipeline.version!r}: its package "
+            f"must name it {pipeline.name!r} or {pipeline.name + '@' + pipeline.version!r}"
         )
-    pipeline: Pipeline = found[name].load()()
-    return pipeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -81,6 +82,13 @@ class EnvironmentSettings(Settings):
     env_prefix: ClassVar[str]
 
 
+INSTANCE = r"^[a-zA-Z0-9._-]{1,100}$"
+
+
+def is_instance_name(text: str) -> bool:
+    return re.fullmatch(INSTANCE, text) is not None
+
+
 class ServiceConfig(EnvironmentSettings):
     """The settings every service has. A service adds its own fields and its environment prefix."""
 
@@ -88,7 +96,7 @@ class ServiceConfig(EnvironmentSettings):
 
     instance: str = Field(
         "0",
-        pattern=r"^[a-zA-Z0-9._-]{1,100}$",
+        pattern=INSTANCE,
         description="Name of this process among its kind, stable across restarts (the pod name of a StatefulSet).",
     )
     log_format: Literal["auto", "json", "console"] = Field(

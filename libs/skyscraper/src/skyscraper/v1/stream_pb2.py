@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyscraper/v1/stream.proto\x12\rskyscraper.v1\"\x92\x02\n\x06Stream\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x11\n\tpartition\x18\x05 \x01(\x05\x12\x0e\n\x06source\x18\x06 \x01(\t\x12)\n\x05state\x18\x07 \x01(\x0e\x32\x1a.skyscraper.v1.StreamState\x12?\n\rconfiguration\x18\x08 \x03(\x0b\x32(.skyscraper.v1.Stream.ConfigurationEntry\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*]\n\x0bStreamState\x12\x1c\n\x18STREAM_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STREAM_STATE_ACTIVE\x10\x01\x12\x17\n\x13STREAM_STATE_PAUSED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyscraper/v1/stream.proto\x12\rskyscraper.v1\"\xe8\x02\n\x06Stream\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x11\n\tpartition\x18\x05 \x01(\x05\x12\x0e\n\x06source\x18\x06 \x01(\t\x12)\n\x05state\x18\x07 \x01(\x0e\x32\x1a.skyscraper.v1.StreamState\x12?\n\rconfiguration\x18\x08 \x03(\x0b\x32(.skyscraper.v1.Stream.ConfigurationEntry\x12\x11\n\tpublisher\x18\t \x01(\t\x12\x18\n\x10pipeline_version\x18\n \x01(\t\x12\'\n\x07\x63\x61pture\x18\x0b \x01(\x0b\x32\x16.skyscraper.v1.Capture\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x07\x43\x61pture\x12\x0c\n\x04loop\x18\x01 \x01(\x08\x12\r\n\x05watch\x18\x02 \x01(\x08\x12\x0c\n\x04pace\x18\x03 \x01(\t*x\n\x0bStreamState\x12\x1c\n\x18STREAM_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STREAM_STATE_ACTIVE\x10\x01\x12\x17\n\x13STREAM_STATE_PAUSED\x10\x02\x12\x19\n\x15STREAM_STATE_REMOVING\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STREAM_CONFIGURATIONENTRY']._loaded_options = None
   _globals['_STREAM_CONFIGURATIONENTRY']._serialized_options = b'8\001'
-  _globals['_STREAMSTATE']._serialized_start=322
-  _globals['_STREAMSTATE']._serialized_end=415
+  _globals['_STREAMSTATE']._serialized_start=462
+  _globals['_STREAMSTATE']._serialized_end=582
   _globals['_STREAM']._serialized_start=46
-  _globals['_STREAM']._serialized_end=320
-  _globals['_STREAM_CONFIGURATIONENTRY']._serialized_start=268
-  _globals['_STREAM_CONFIGURATIONENTRY']._serialized_end=320
+  _globals['_STREAM']._serialized_end=406
+  _globals['_STREAM_CONFIGURATIONENTRY']._serialized_start=354
+  _globals['_STREAM_CONFIGURATIONENTRY']._serialized_end=406
+  _globals['_CAPTURE']._serialized_start=408
+  _globals['_CAPTURE']._serialized_end=460
 # @@protoc_insertion_point(module_scope)

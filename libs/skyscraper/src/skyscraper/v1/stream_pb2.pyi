@@ -28,12 +28,18 @@ class _StreamStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamSta
     STREAM_STATE_UNSPECIFIED: _StreamState.ValueType  # 0
     STREAM_STATE_ACTIVE: _StreamState.ValueType  # 1
     STREAM_STATE_PAUSED: _StreamState.ValueType  # 2
+    """Nothing is published; what is in Kafka is still processed."""
+    STREAM_STATE_REMOVING: _StreamState.ValueType  # 3
+    """As paused, for good: the entry goes when nothing of the stream waits anywhere any more."""
 
 class StreamState(_StreamState, metaclass=_StreamStateEnumTypeWrapper): ...
 
 STREAM_STATE_UNSPECIFIED: StreamState.ValueType  # 0
 STREAM_STATE_ACTIVE: StreamState.ValueType  # 1
 STREAM_STATE_PAUSED: StreamState.ValueType  # 2
+"""Nothing is published; what is in Kafka is still processed."""
+STREAM_STATE_REMOVING: StreamState.ValueType  # 3
+"""As paused, for good: the entry goes when nothing of the stream waits anywhere any more."""
 Global___StreamState: _TypeAlias = StreamState  # noqa: Y015
 
 @_typing.final
@@ -70,6 +76,9 @@ class Stream(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    PIPELINE_VERSION_FIELD_NUMBER: _builtins.int
+    CAPTURE_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """[a-z0-9][a-z0-9.-]{0,62}"""
     pipeline: _builtins.str
@@ -82,11 +91,21 @@ class Stream(_message.Message):
     source: _builtins.str
     """Where the publisher reads: a URL, file, directory, device or street camera, without credentials."""
     state: Global___StreamState.ValueType
+    publisher: _builtins.str
+    """Instance name of the publisher that follows this topic and captures the stream. Empty: nobody who follows it; the
+    stream is published by a program that brings its own list, or is no longer published.
+    """
+    pipeline_version: _builtins.str
+    """Version of the pipeline; empty takes the one installed under the pipeline's plain name."""
     @_builtins.property
     def configuration(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The fixed configuration, knob name to value, as long as no plan says otherwise. Knobs left out take the
         pipeline's default.
         """
+
+    @_builtins.property
+    def capture(self) -> Global___Capture:
+        """How a publisher that follows this topic reads the source."""
 
     def __init__(
         self,
@@ -99,11 +118,42 @@ class Stream(_message.Message):
         source: _builtins.str = ...,
         state: Global___StreamState.ValueType = ...,
         configuration: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        publisher: _builtins.str = ...,
+        pipeline_version: _builtins.str = ...,
+        capture: Global___Capture | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "partition", b"partition", "pipeline", b"pipeline", "source", b"source", "state", b"state", "stream_id", b"stream_id", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "configuration", b"configuration", "partition", b"partition", "pipeline", b"pipeline", "pipeline_version", b"pipeline_version", "publisher", b"publisher", "source", b"source", "state", b"state", "stream_id", b"stream_id", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stream: _TypeAlias = Stream  # noqa: Y015
+
+@_typing.final
+class Capture(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOOP_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
+    loop: _builtins.bool
+    """Start a file or directory again when it ends."""
+    watch: _builtins.bool
+    """Wait for new files in a directory for ever."""
+    pace: _builtins.str
+    """How fast files are published: real, max, or a factor of real time. Empty means real."""
+    def __init__(
+        self,
+        *,
+        loop: _builtins.bool = ...,
+        watch: _builtins.bool = ...,
+        pace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loop", b"loop", "pace", b"pace", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Capture: _TypeAlias = Capture  # noqa: Y015
