@@ -10,16 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._resource import ResourceType
 
-from skyscraper.bus.errors import BusError, BusTimeout
+from skyscraper.bus.errors import BusError
+from skyscraper.bus.offsets import LATEST, NEWEST, Bounds, Offsets
 from skyscraper.bus.topics import SEGMENTS
 from skyscraper.control.headroom import DEFAULT_CHECK_SECONDS, Backlog, Retention
 
@@ -28,19 +26,8 @@ RETENTION_SECONDS = 60.0
 _REQUEST_SECONDS = 10.0
 # Half a segment of usual length: an age that is finer says nothing.
 _AGE_SECONDS = 1.0
-_EARLIEST = cast(OffsetSpec, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-_LATEST = cast(OffsetSpec, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-_NEWEST = cast(OffsetSpec, OffsetSpec.max_timestamp())  # type: ignore[no-untyped-call]
-# Key, headers and framing of a segment's record: about 450 bytes measured, with room for a few headers more.
+# Of a segment's record beside its video: key, headers and framing; a test holds that what publishers write fits.
 RECORD_OVERHEAD_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Offsets of a partition: the oldest that Kafka still has, and the next that will be written."""
-
-    low: int
-    high: int
 
 
 class Buffer:
@@ -54,7 +41,7 @@ class Buffer:
         request_seconds: float = _REQUEST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._admin = AdminClient(dict(client))
+        self._offsets = Offsets(client, topic, request_seconds=request_seconds)
         self._topic = topic
         self._request_seconds = request_seconds
         self._clock = clock
@@ -70,10 +57,7 @@ class Buffer:
 
     def bounds(self, partitions: Iterable[int]) -> dict[int, Bounds]:
         """By partition. Raises BusTimeout, BusError."""
-        wanted = list(partitions)
-        low = self._offsets(dict.fromkeys(wanted, _EARLIEST))
-        high = self._offsets(dict.fromkeys(wanted, _LATEST))
-        return {one: Bounds(low[one][0], high[one][0]) for one in wanted}
+        return self._offsets.bounds(partitions)
 
     def held_since(self, oldest: Mapping[int, int]) -> dict[int, float]:
         """From when retention by time counts for the record at `oldest[partition]`: seconds since the epoch.
@@ -82,14 +66,14 @@ class Buffer:
         with all before it. A record that is not there yet has none. Found by halving the time with Kafka's own index,
         all partitions at once, about 17 requests; at most a second too early. Raises BusTimeout, BusError.
         """
-        started = self._offsets({one: OffsetSpec.for_timestamp(0) for one in oldest})
+        started = self._offsets.find({one: OffsetSpec.for_timestamp(0) for one in oldest})
         # Bounds of the answer in milliseconds: a timestamp that was seen at or before the record, and one above all.
         low = {one: at for one, (offset, at) in started.items() if 0 <= offset <= oldest[one]}
         high = self._newest({one: oldest[one] for one in low})
         open_ones = set(low) & set(high)
         while open_ones:
             middle = {one: (low[one] + high[one] + 1) // 2 for one in open_ones}
-            found = self._offsets({one: OffsetSpec.for_timestamp(at) for one, at in middle.items()})
+            found = self._offsets.find({one: OffsetSpec.for_timestamp(at) for one, at in middle.items()})
             for one, (offset, at) in found.items():
                 if 0 <= offset <= oldest[one]:
                     low[one] = max(at, middle[one])
@@ -129,26 +113,13 @@ class Buffer:
 
     def _newest(self, oldest: Mapping[int, int]) -> dict[int, int]:
         """The largest timestamp of each partition that holds its record, in milliseconds."""
-        newest = self._offsets(dict.fromkeys(oldest, _NEWEST))
-        ends = self._offsets(dict.fromkeys(oldest, _LATEST))
+        newest = self._offsets.find(dict.fromkeys(oldest, NEWEST))
+        ends = self._offsets.find(dict.fromkeys(oldest, LATEST))
         return {one: at for one, (offset, at) in newest.items() if offset >= 0 and oldest[one] < ends[one][0]}
-
-    def _offsets(self, wanted: Mapping[int, OffsetSpec]) -> dict[int, tuple[int, int]]:
-        """Offset and timestamp (ms) as Kafka answers; -1 where there is none."""
-        if not wanted:
-            return {}
-        asked = self._admin.list_offsets(
-            {TopicPartition(self._topic, one): spec for one, spec in wanted.items()},
-            request_timeout=self._request_seconds,
-        )
-        return {
-            place.partition: (answer.offset, answer.timestamp)
-            for place, answer in ((place, self._result(future)) for place, future in asked.items())
-        }
 
     def _read_retention(self) -> Retention:
         topic = ConfigResource(ResourceType.TOPIC, self._topic)
-        settings = self._result(self._admin.describe_configs([topic], request_timeout=self._request_seconds)[topic])
+        settings = self._offsets.result(self._describe([topic])[topic])
         seconds, size = int(settings["retention.ms"].value), int(settings["retention.bytes"].value)
         if "delete" not in settings["cleanup.policy"].value:
             seconds = size = -1
@@ -161,37 +132,16 @@ class Buffer:
 
     def _check_seconds(self) -> float:
         """The longest check interval of all brokers; Kafka's default where we may not ask (a cluster's ACL)."""
-        try:
-            known = self._admin.list_topics(self._topic, timeout=self._request_seconds).brokers
-        except KafkaException as error:
-            raise BusTimeout(f"Kafka does not answer about {self._topic}: {error.args[0].str()}") from error
-        asked = [ConfigResource(ResourceType.BROKER, str(number)) for number in known]
-        answers = self._admin.describe_configs(asked, request_timeout=self._request_seconds)
+        asked = [ConfigResource(ResourceType.BROKER, str(number)) for number in self._offsets.brokers()]
+        answers = self._describe(asked)
         name = "log.retention.check.interval.ms"
         try:
-            return max(int(self._result(future)[name].value) for future in answers.values()) / 1000
+            return max(int(self._offsets.result(future)[name].value) for future in answers.values()) / 1000
         except BusError:
             return DEFAULT_CHECK_SECONDS
 
-    def _exists(self) -> bool:
-        """False only where Kafka says so: partitions may also be without leaders for a moment."""
-        try:
-            found = self._admin.list_topics(self._topic, timeout=self._request_seconds).topics[self._topic]
-        except KafkaException:
-            return True
-        return found.error is None or found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
-
-    def _result(self, future: Future[Any]) -> Any:
-        try:
-            return future.result(self._request_seconds + 1.0)
-        except KafkaException as error:
-            fault = error.args[0]
-            if fault.code() == KafkaError._NOENT and not self._exists():  # noqa: SLF001 - librdkafka's own spelling
-                raise BusError(
-                    f"the topic {self._topic} does not exist: create the topics with `skyscraper topics create`"
-                ) from error
-            if fault.retriable() or fault.code() < 0:
-                raise BusTimeout(f"Kafka does not answer about {self._topic}: {fault.str()}") from error
-            raise BusError(f"Kafka refuses to tell about {self._topic}: {fault.str()}") from error
-        except TimeoutError as error:
-            raise BusTimeout(f"Kafka did not answer about {self._topic} in {self._request_seconds:g} s") from error
+    def _describe(self, wanted: list[ConfigResource]) -> dict[ConfigResource, Future[Any]]:
+        answers: dict[ConfigResource, Future[Any]] = self._offsets.admin.describe_configs(
+            wanted, request_timeout=self._request_seconds
+        )
+        return answers

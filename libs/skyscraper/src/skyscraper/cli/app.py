@@ -12,12 +12,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from skyscraper.cli.explain import explain
 from skyscraper.cli.fit import fit, profile_app
+from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
+from skyscraper.cli.plan import plan_app
 from skyscraper.cli.simulate import simulate
+from skyscraper.cli.top import top
 from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
-from skyscraper.service.config import KafkaConfig
 from skyscraper.service.logs import configure_logs
 
 app = typer.Typer(
@@ -34,12 +37,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
-
-Bootstrap = Annotated[
-    str,
-    typer.Option("--bootstrap", envvar="SKYSCRAPER_KAFKA", help="Kafka's host:port; the local broker's by default."),
-]
-LOCAL = "127.0.0.1:9092"
+app.add_typer(plan_app, name="plan")
 
 
 class Pace(StrEnum):
@@ -121,7 +119,7 @@ def topics_create(
     from skyscraper.bus.topics import topic_specs
     from skyscraper.pipeline import load_pipeline
 
-    client = _client(bootstrap)
+    client = client_at(bootstrap)
     loaded = [load_pipeline(name) for name in pipelines or ["counting"]]
     specs = topic_specs(
         partitions=streams,
@@ -156,7 +154,7 @@ def pipeline_register(name: str, bootstrap: Bootstrap = LOCAL) -> None:
     from skyscraper.bus.profiles import register_pipeline
     from skyscraper.pipeline import load_pipeline
 
-    register_pipeline(_client(bootstrap), load_pipeline(name))
+    register_pipeline(client_at(bootstrap), load_pipeline(name))
     print(f"registered {name}")
 
 
@@ -207,8 +205,10 @@ def query(
         print_table(result, Console())
 
 
+app.command()(explain)
 app.command()(fit)
 app.command()(simulate)
+app.command()(top)
 
 
 def main() -> None:
@@ -219,12 +219,6 @@ def main() -> None:
     except SkyscraperError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _client(bootstrap: str) -> dict[str, Any]:
-    client = KafkaConfig(bootstrap_servers=bootstrap).client()
-    # A broker that does not answer is told in one sentence, not in librdkafka's own log.
-    return client | {"log_level": 2}
 
 
 def _broker_dir() -> Path:
