@@ -192,3 +192,8 @@ def test_a_stale_plan_is_said_in_the_header() -> None:
     found = look(made)
     assert found.head.plan_stale
     assert "STALE" in head_line(found.head)
+
+
+def test_a_camera_that_is_away_says_since_when() -> None:
+    made = fleet(NOW, 1)
+    assert look(replace(made, now=NOW + 599)).rows[0].state == "silent 10 min"

@@ -257,7 +257,7 @@ def _state(
     if silent is None:
         return Attention.WAITING, "no report" if entry is not None else "unknown"
     if silent > _SILENT_SECONDS:
-        return Attention.SILENT, "silent"
+        return Attention.SILENT, f"silent {duration(silent)}"
     if row.rule == "guarded":
         return Attention.GUARDED, "guarded"
     if row.quality_hour is not None and row.quality_hour < _BELOW_TARGET * (row.quality_target or 0.0):
