@@ -28,8 +28,9 @@ from confluent_kafka import Consumer, TopicPartition
 from numpy.typing import NDArray
 from skyscraper.bus import topics
 from skyscraper.bus.headers import decode_headers
+from skyscraper.bus.reports import seconds
 from skyscraper.demo.stack import Stack
-from skyscraper.demo.watch import Watch, seconds
+from skyscraper.demo.watch import Watch
 from skyscraper.media.decode import decode_segment
 from skyscraper.models.repository import default_repository, install_models
 from skyscraper.pipeline import Configuration, SegmentContext, configure

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skyscraper.bus.headers import SegmentHeaders, decode_headers, encode_headers
+from skyscraper.bus.headroom import RECORD_OVERHEAD_BYTES
 
 times = st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
@@ -70,3 +71,23 @@ def test_no_bytes_whatever_raise(raw: list[tuple[str, bytes | None]]) -> None:
 def test_a_publisher_must_number_its_segments() -> None:
     with pytest.raises(ValueError, match="epoch and sequence"):
         encode_headers("gate-3", SegmentHeaders(epoch=1))
+
+
+def test_all_headers_of_a_segment_fit_into_what_headroom_adds_for_them() -> None:
+    stream_id = "s" * 63
+    features = {f"feature_number_{number}": 123_456.789012 for number in range(8)}
+    full = SegmentHeaders(
+        epoch=1_764_000_000_000,
+        sequence=10**9,
+        time=datetime(2026, 11, 25, 1, 2, 3, 456789, tzinfo=UTC),
+        pts_seconds=1e6,
+        duration_seconds=2.0,
+        codec="hevc",
+        frames=60,
+        source="rtsp://a-camera-with-a-long-name.example.com:8554/live/main/stream",
+        features=features,
+        traceparent="00-" + "0" * 32 + "-" + "0" * 16 + "-01",
+    )
+    # Lengths of name and value in front of each, and 100 bytes of batch and record.
+    size = sum(len(name) + len(value or b"") + 4 for name, value in encode_headers(stream_id, full))
+    assert size + len(stream_id) + 100 <= RECORD_OVERHEAD_BYTES

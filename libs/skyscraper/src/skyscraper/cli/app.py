@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from skyscraper.cli.explain import explain
 from skyscraper.cli.fit import fit, profile_app
 from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
+from skyscraper.cli.plan import plan_app
 from skyscraper.cli.simulate import simulate
 from skyscraper.cli.streams import stream_app
+from skyscraper.cli.top import top
 from skyscraper.cli.trace import trace_app
 from skyscraper.errors import SkyscraperError
 from skyscraper.paths import cache_dir
@@ -36,6 +39,7 @@ app.add_typer(stream_app, name="stream")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
+app.add_typer(plan_app, name="plan")
 
 
 class Pace(StrEnum):
@@ -207,8 +211,10 @@ def query(
         print_table(result, Console())
 
 
+app.command()(explain)
 app.command()(fit)
 app.command()(simulate)
+app.command()(top)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from skyscraper.errors import ConfigError, SkyscraperError
-from skyscraper.service.config import KafkaConfig
 from skyscraper.v1.stream_pb2 import STREAM_STATE_REMOVING, Capture, Stream, StreamState
 
 stream_app = typer.Typer(help="Streams: which cameras there are, and what becomes of them.", no_args_is_help=True)
@@ -68,7 +67,7 @@ def add(
         configuration=_knobs(knob),
         capture=Capture(loop=loop, watch=watch, pace=_pace(pace)),
     )
-    client = _client(bootstrap)
+    client = client_at(bootstrap)
     _check_pipeline(client, entry)
     register = _change(client, adding(entry, partition))
     print(f"added {stream}: partition {register[stream].stream.partition}, captured by publisher {publisher}")
@@ -79,7 +78,7 @@ def pause(stream: StreamId, bootstrap: Bootstrap = LOCAL) -> None:
     """Publish nothing more of it; what is in Kafka already is still processed."""
     from skyscraper.bus.stream_edits import pausing
 
-    _change(_client(bootstrap), pausing(stream))
+    _change(client_at(bootstrap), pausing(stream))
     print(f"paused {stream}")
 
 
@@ -88,7 +87,7 @@ def resume(stream: StreamId, bootstrap: Bootstrap = LOCAL) -> None:
     """Publish it again."""
     from skyscraper.bus.stream_edits import resuming
 
-    _change(_client(bootstrap), resuming(stream))
+    _change(client_at(bootstrap), resuming(stream))
     print(f"resumed {stream}")
 
 
@@ -108,7 +107,7 @@ def remove(
     """
     from skyscraper.bus.stream_edits import forgetting, retiring
 
-    client = _client(bootstrap)
+    client = client_at(bootstrap)
     _change(client, retiring(stream))
     until = time.monotonic() + wait_seconds
     while not force and (left := _left(client, stream, group)):
@@ -127,7 +126,7 @@ def list_streams(
     """Every registered stream."""
     from skyscraper.bus.register import read_register
 
-    register, _ = read_register(_client(bootstrap), deadline_seconds=_DEADLINE_SECONDS)
+    register, _ = read_register(client_at(bootstrap), deadline_seconds=_DEADLINE_SECONDS)
     streams = [registration.stream for _, registration in sorted(register.items())]
     if as_json:
         for one in streams:
@@ -155,7 +154,7 @@ def set_weight(
     from skyscraper.bus.stream_edits import editing
 
     value = _weight(weight)
-    _change(_client(bootstrap), editing(stream, lambda entry: setattr(entry, "weight", value)))
+    _change(client_at(bootstrap), editing(stream, lambda entry: setattr(entry, "weight", value)))
     print(f"{stream}: weight {value:g}")
 
 
@@ -169,7 +168,7 @@ def set_source(
     from skyscraper.bus.stream_edits import editing
 
     value = _source(source)
-    _change(_client(bootstrap), editing(stream, lambda entry: setattr(entry, "source", value)))
+    _change(client_at(bootstrap), editing(stream, lambda entry: setattr(entry, "source", value)))
     print(f"{stream}: source {value}")
 
 
@@ -184,7 +183,7 @@ def set_publisher(
     from skyscraper.bus.stream_edits import editing
 
     value = _publisher(publisher)
-    _change(_client(bootstrap), editing(stream, lambda entry: setattr(entry, "publisher", value)))
+    _change(client_at(bootstrap), editing(stream, lambda entry: setattr(entry, "publisher", value)))
     print(f"{stream}: captured by publisher {value}")
 
 
@@ -200,7 +199,7 @@ def set_pipeline(
     same; another pipeline begins with its own defaults."""
     from skyscraper.bus.stream_edits import editing, known
 
-    client = _client(bootstrap)
+    client = client_at(bootstrap)
     chosen = _knobs(knob)
 
     def edit(entry: Stream) -> None:
@@ -357,8 +356,3 @@ def _knobs(given: Sequence[str] | None) -> dict[str, str]:
             raise ConfigError(f"--knob {one!r} is not of the form name=value")
         chosen[name] = value
     return chosen
-
-
-def _client(bootstrap: str) -> dict[str, Any]:
-    # A broker that does not answer is told in one sentence, not in librdkafka's own log.
-    return KafkaConfig(bootstrap_servers=bootstrap).client() | {"log_level": 2}

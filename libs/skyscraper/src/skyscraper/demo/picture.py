@@ -13,7 +13,7 @@ import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from skyscraper.bus import topics
-from skyscraper.demo.watch import Seen, seconds
+from skyscraper.bus.reports import Seen, seconds
 from skyscraper.media.decode import decode_segment
 from skyscraper.pipeline import Sampling
 

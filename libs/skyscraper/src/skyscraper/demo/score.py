@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyiceberg.catalog import Catalog
 
-from skyscraper.demo.watch import Seen, seconds
+from skyscraper.bus.reports import Seen, seconds
 from skyscraper.lakehouse.query import run_query
 from skyscraper.lakehouse.table import OFFSETS_PROPERTY
 from skyscraper.v1 import report_pb2

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
-
 from skyscraper.bus import topics
+from skyscraper.bus.reports import ReportReader, Seen, seconds
 from skyscraper.v1 import report_pb2
-
-_REQUEST_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A report with its place and time in Kafka."""
-
-    report: report_pb2.SegmentReport
-    committed_seconds: float
-    """When the broker took the report; its transaction ends some milliseconds later."""
 
 
 @dataclass
@@ -49,34 +35,16 @@ class Totals:
 
 
 class Watch:
-    """Reads sky.reports as committed and asks for watermarks. One thread."""
+    """Keeps every report, and asks for watermarks: for runs of minutes. One thread."""
 
     def __init__(self, client: Mapping[str, Any]) -> None:
-        self._consumer = Consumer(
-            {
-                **client,
-                "group.id": "skyscraper-watch",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
-                # The broker may be restarted under our eyes; that is no news to print.
-                "log_level": 2,
-            }
-        )
-        metadata = self._consumer.list_topics(topics.REPORTS, timeout=_REQUEST_SECONDS)
-        self._partitions = sorted(metadata.topics[topics.REPORTS].partitions)
-        self._consumer.assign([TopicPartition(topics.REPORTS, partition, 0) for partition in self._partitions])
+        self._reader = ReportReader(client)
         self.totals = Totals()
 
     def poll(self, seconds: float) -> None:
         """Take in what has been committed, for about so long."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            for message in self._consumer.consume(500, timeout=min(left, 0.2)):
-                if message.error() is None:
-                    report = report_pb2.SegmentReport.FromString(message.value() or b"")
-                    self._take(Seen(report, message.timestamp()[1] / 1000))
+        for seen in self._reader.poll(seconds):
+            self._take(seen)
 
     def published(self) -> int:
         """Segments in Kafka. The publisher writes no transactions, so every offset is a segment."""
@@ -89,13 +57,10 @@ class Watch:
         )
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
-        return {
-            partition: self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_SECONDS)
-            for partition in self._partitions
-        }
+        return self._reader.bounds(topic)
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     def _take(self, seen: Seen) -> None:
         report = seen.report
@@ -112,11 +77,5 @@ class Watch:
         view.frames += report.frames_analysed
         view.segment_bytes += report.segment_bytes
         view.video_seconds += report.duration_seconds
-        captured = report.event_time.ToDatetime(UTC).timestamp() + report.duration_seconds
+        captured = seconds(report.event_time) + report.duration_seconds
         view.lag_seconds = max(0.0, seen.committed_seconds - captured)
-
-
-def seconds(stamp: Any) -> float:
-    """A protobuf timestamp as seconds since the epoch."""
-    time_of_day: datetime = stamp.ToDatetime(UTC)
-    return time_of_day.timestamp()
