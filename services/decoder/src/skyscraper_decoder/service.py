@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
+from skyscraper.bus.retention import read_retention
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.model_client import OipModelClient, open_channel
 from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import observe
-from skyscraper_decoder.backlog import BacklogMeter, read_retention
+from skyscraper_decoder.backlog import BacklogMeter
 from skyscraper_decoder.commit import Committer
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.directory import Directory
