@@ -19,6 +19,7 @@ CONFIGS = {
     "decoder": "DecoderConfig",
     "inference": "InferenceServiceConfig",
     "loader": "LoaderConfig",
+    "tuner": "TunerConfig",
 }
 # Defaults that depend on the machine are described, not printed.
 MACHINE = {"repository", "folder", "instances"}

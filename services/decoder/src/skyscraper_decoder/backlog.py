@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka import Consumer, TopicPartition
 from skyscraper.bus import topics
-from skyscraper.bus.errors import BusTimeout
-from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
+from skyscraper.control.headroom import Backlog, Retention, headroom_seconds, limit_seconds
 
 from skyscraper_decoder import metrics
 from skyscraper_decoder.outcome import Outcome
 
-_REQUEST_SECONDS = 10.0
 # How much the newest segment counts in a stream's mean segment size: about the last ten.
 _NEWEST_SHARE = 0.1
-
-
-def read_retention(client: Mapping[str, Any]) -> Retention:
-    """The buffer's limits as Kafka has them. Raises BusTimeout."""
-    resource = ConfigResource(ResourceType.TOPIC, topics.SEGMENTS)
-    # The handle must outlive its answer: an AdminClient that is dropped takes its requests with it.
-    admin = AdminClient(dict(client))
-    try:
-        settings = admin.describe_configs([resource])[resource].result(_REQUEST_SECONDS)
-    except (KafkaException, TimeoutError) as error:
-        raise BusTimeout(f"the retention of {topics.SEGMENTS} cannot be read: {error}") from error
-    milliseconds, size = (int(settings[name].value) for name in ("retention.ms", "retention.bytes"))
-    return Retention(milliseconds / 1000 if milliseconds >= 0 else None, size if size >= 0 else None)
 
 
 @dataclass
@@ -74,13 +55,9 @@ class BacklogMeter:
         """How long a segment of the partition may wait; infinite without any limit."""
         if self._limit_seconds is not None:
             return self._limit_seconds
-        retention = self._retention
-        by_time = float("inf") if retention.seconds is None else retention.seconds
         stream = self._streams.get(partition)
-        if retention.bytes_per_partition is None or stream is None or not stream.segment_seconds:
-            return self._safety * by_time
-        held = retention.bytes_per_partition * stream.segment_seconds / max(stream.segment_bytes, 1.0)
-        return self._safety * min(by_time, held)
+        rate = stream.segment_bytes / stream.segment_seconds if stream is not None and stream.segment_seconds else 0.0
+        return limit_seconds(self._retention, rate, self._safety)
 
     def export(self, consumer: Consumer, partitions: Sequence[int], now: datetime) -> None:
         """Set the gauges of the owned partitions; those of lost ones go with their new owner."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
+from skyscraper.bus.headroom import Buffer
 from skyscraper.control.live import warm
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.model_client import OipModelClient, open_channel
@@ -18,7 +19,7 @@ from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import observe
 from skyscraper_decoder.ahead import Ahead, Scout
-from skyscraper_decoder.backlog import BacklogMeter, read_retention
+from skyscraper_decoder.backlog import BacklogMeter
 from skyscraper_decoder.commit import Committer
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.directory import Directory
@@ -57,7 +58,7 @@ class Decoder:
             self._plans.start(deadline_seconds=_START_SECONDS)
             control = config.control
             self._backlog = BacklogMeter(
-                read_retention(client), limit_seconds=control.limit_seconds, safety=control.retention_safety
+                Buffer(client).retention(), limit_seconds=control.limit_seconds, safety=control.retention_safety
             )
             self._turnstile = Turnstile(own_cores=control.pool_cores, concurrent=control.concurrent_segments)
             self._ahead = Ahead(most_segments=control.look_ahead_segments)

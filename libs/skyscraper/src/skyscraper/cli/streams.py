@@ -12,21 +12,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
 from skyscraper.errors import ConfigError, SkyscraperError
 from skyscraper.v1.stream_pb2 import STREAM_STATE_REMOVING, Capture, Stream, StreamState
 
 stream_app = typer.Typer(help="Streams: which cameras there are, and what becomes of them.", no_args_is_help=True)
 
-Bootstrap = Annotated[
-    str,
-    typer.Option("--bootstrap", envvar="SKYSCRAPER_KAFKA", help="Kafka's host:port; the local broker's by default."),
-]
 StreamId = Annotated[str, typer.Argument(metavar="STREAM", help="Name of the camera, e.g. gate-3.")]
 Knobs = Annotated[
     list[str] | None,
     typer.Option("--knob", metavar="NAME=VALUE", help="Fixed value of a knob; others take the default. Repeatable."),
 ]
-LOCAL = "127.0.0.1:9092"
 # A broker that runs answers within a second; colliding with other editors costs some more.
 _DEADLINE_SECONDS = 15.0
 _LOOK_SECONDS = 0.5

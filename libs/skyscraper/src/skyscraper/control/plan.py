@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csr_matrix
 
 from skyscraper.control.errors import Infeasible
 
@@ -42,6 +40,10 @@ def plan(streams: Sequence[StreamForecast], *, work_core_seconds: float, usd: fl
 
     Both budgets are per round: one segment of every stream. Raises Infeasible where the cheapest do not fit.
     """
+    # A second to import, which services that only read plans do without.
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix
+
     if not streams:
         return Plan((), 0.0, 0.0, 0.0)
     floor = sum(float(stream.work[stream.usd == 0].min()) for stream in streams)

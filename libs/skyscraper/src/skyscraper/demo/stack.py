@@ -101,6 +101,10 @@ class Stack:
         values = {"instance": name, "catalog": {"warehouse_path": str(self.catalog.warehouse_path)}}
         return self._add(name, "skyscraper_loader", values | settings)
 
+    def add_tuner(self, name: str = "tuner", *, pool_cores: float, **settings: Any) -> Service:
+        values = {"instance": name, "pool_cores": pool_cores, "state_folder": str(self.folder / "tuner")}
+        return self._add(name, "skyscraper_tuner", values | settings)
+
     def add_publisher(self, streams: Sequence[Mapping[str, Any]], name: str = "publisher", **settings: Any) -> Service:
         values = {
             "instance": name,

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
-from threadpoolctl import threadpool_limits
 
 from skyscraper.control.plan import StreamForecast, plan
 
@@ -44,6 +41,11 @@ class Categories:
 
 def categorise(quality: Floats, count: int, *, seed: int) -> Categories:
     """KMeans on quality vectors [T,K]. Fewer categories where fewer vectors differ. Reproducible from the seed."""
+    # Seconds to import, and services that only read profiles have no use for it.
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
     rows = quality[:: max(1, len(quality) // _ROWS)]
     count = min(count, len(np.unique(rows, axis=0)))
     with threadpool_limits(1):

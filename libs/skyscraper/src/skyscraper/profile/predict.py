@@ -22,6 +22,10 @@ Floats = NDArray[np.float64]
 _WINDOWS = (4, 16, 64)
 # Segments that must wait behind one before its look-ahead features exist.
 AHEAD_SEGMENTS = 8
+# Means over so many segments before and behind one, where the backlog holds them.
+_REACHES = (1, 2, 4, AHEAD_SEGMENTS)
+# Segments before one that its inputs depend on, itself included.
+MEMORY_SEGMENTS = _WINDOWS[-1]
 # Components beyond this share of variance are noise of the measurement.
 _VARIANCE = 0.995
 _MAX_COMPONENTS = 4
@@ -47,12 +51,23 @@ def inputs_at(features: Floats, days: Floats, *, ahead: bool) -> Floats:
         start = np.maximum(rows + 1 - window, 0)
         columns.append((sums[rows + 1] - sums[start]) / (rows + 1 - start)[:, None])
     if ahead:
-        for reach in (1, 2, 4, AHEAD_SEGMENTS):
+        for reach in _REACHES:
             start, stop = np.maximum(rows - reach, 0), np.minimum(rows + reach + 1, count)
             columns.append((sums[stop] - sums[start]) / (stop - start)[:, None])
     angle = 2 * np.pi * days
     columns.append(np.stack([np.sin(angle), np.cos(angle)], axis=1))
     return np.concatenate(columns, axis=1)
+
+
+def input_count(features: int, *, ahead: bool) -> int:
+    """G for F features."""
+    return features * (1 + len(_WINDOWS) + (len(_REACHES) if ahead else 0)) + 2
+
+
+def without_look_ahead(inputs: Floats, features: int) -> Floats:
+    """[T,G] as `segment_features` makes them without look-ahead, from those with it."""
+    plain = features * (1 + len(_WINDOWS))
+    return np.concatenate([inputs[:, :plain], inputs[:, -2:]], axis=1)
 
 
 @dataclass(frozen=True)

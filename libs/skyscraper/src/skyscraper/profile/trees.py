@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -62,6 +60,10 @@ _FEWEST_IN_LEAF = 40
 
 def fit_forest(inputs: Floats, target: Floats, *, size: Size, seed: int) -> Forest:
     """Boosted trees on [T,G] and [T]. Reproducible from the seed."""
+    # Seconds to import, and decoders that only predict have no use for it.
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
+
     model = HistGradientBoostingRegressor(
         max_iter=size.trees,
         learning_rate=0.08,
