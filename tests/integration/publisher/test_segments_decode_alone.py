@@ -11,9 +11,12 @@ from pathlib import Path
 import av
 import pytest
 from skyscraper.bus.headers import decode_headers
+from skyscraper.media.look import LOOK_FEATURES
 from skyscraper.media.sources import VideoInput, parse_source
+from skyscraper_publisher import cutting as cutting_module
 from skyscraper_publisher.config import StreamConfig
 from skyscraper_publisher.cutting import Cutting
+from skyscraper_publisher.looking import Looking
 
 Frame = tuple[int, str]
 """Milliseconds and a hash of the pixels."""
@@ -113,6 +116,27 @@ def test_headers_say_what_is_inside(make_clip: Callable[..., Path]) -> None:
     assert (second.time - first.time).total_seconds() == second.pts_seconds
     assert first.features["frames"] == first.frames
     assert first.features["ip_ratio"] > 1
+    assert set(LOOK_FEATURES) < set(first.features)
+
+
+def test_without_looks_headers_tell_of_packets_only(make_clip: Callable[..., Path]) -> None:
+    told = [set(decode_headers(raw.items())[0].features) for raw, _ in published(make_clip(), look=False)]
+    assert told
+    assert not any(features & set(LOOK_FEATURES) for features in told)
+
+
+def test_a_look_that_fails_costs_no_segment(make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_clip()
+    wanted = published(path)
+
+    def broken(value: bytes) -> dict[str, float]:
+        raise RuntimeError(f"a decoder's bug in {len(value)} bytes")
+
+    monkeypatch.setattr(cutting_module, "Looking", lambda stream_id: Looking(stream_id, look=broken))
+    got = published(path)
+    assert [value for _, value in got] == [value for _, value in wanted]
+    for raw, _ in got:
+        assert "frames" in decode_headers(raw.items())[0].features
 
 
 def test_a_run_with_fixed_epoch_and_time_gives_the_same_bytes_again(make_clip: Callable[..., Path]) -> None:

@@ -56,6 +56,11 @@ class StreamConfig(Settings):
         le=300,
         description="After so long without a closed GOP, cut at an open one; its leading pictures are dropped.",
     )
+    look: bool = Field(
+        True,
+        description="Decode the first few frames of a segment for features of what moves, with at most 5 % of a core; "
+        "without them a segment's quality is predicted from its packets alone.",
+    )
 
     @field_validator("id")
     @classmethod

@@ -1,4 +1,4 @@
-"""From one source's packets to finished segments: repair times, cut, mux, describe. No threads, no waiting."""
+"""From one source's packets to finished segments: repair times, cut, mux, look, describe. No threads, no waiting."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from skyscraper.media.timestamps import TimestampRepair
 
 from skyscraper_publisher import metrics
 from skyscraper_publisher.config import StreamConfig
+from skyscraper_publisher.looking import Looking
 from skyscraper_publisher.outbox import Message
 
 log = structlog.get_logger()
@@ -69,6 +70,7 @@ class Cutting:
             max_bytes=MAX_SEGMENT_BYTES - FILE_OVERHEAD_BYTES,
         )
         self._last_arrival: float | None = None
+        self._looking = Looking(stream.id) if stream.look else None
         self._muxer: Muxer | None = None
         self._codec = ""
 
@@ -148,10 +150,14 @@ class Cutting:
             codec=codec,
             frames=len(cut.infos),
             source=self._shown,
-            features=packet_features(_sizes(cut), duration),
+            features=self._features(cut, value, duration),
         )
         message = Message(encode_headers(self._stream.id, headers), value)
         return Segment(message, to_seconds(cut.end_pts))
+
+    def _features(self, cut: Cut[_Payload], value: bytes, duration: int) -> dict[str, float]:
+        looked = self._looking.features(value, to_seconds(duration)) if self._looking is not None else {}
+        return packet_features(_sizes(cut), duration) | looked
 
     def _time(self, cut: Cut[_Payload]) -> datetime:
         """Live: when its first frame arrived. Else the first frame of the epoch's time plus video time."""

@@ -31,6 +31,12 @@ LONG_SEGMENTS = Counter(
     "Segments longer than max_open_seconds because the camera sent no keyframe: shorten its keyframe interval.",
     ["stream"],
 )
+SEGMENTS_WITHOUT_LOOK = Counter(
+    "skyscraper_publisher_segments_without_look_total",
+    "Segments published without features of their first frames: busy (its share of a core is used up), too_large, "
+    "corrupt, empty, no_video, unknown_codec, failed.",
+    ["stream", "reason"],
+)
 DELIVERY_RETRIES = Counter(
     "skyscraper_publisher_delivery_retries_total", "Segments sent again after the broker refused them.", ["stream"]
 )

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skyscraper.bus.topics import MAX_SEGMENT_BYTES
+from skyscraper.errors import BadSegment
 from skyscraper.media.features import packet_features
+from skyscraper.media.look import look
 from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, repaired
 from skyscraper.media.segmenter import PacketInfo, Segmenter, Step
 from skyscraper.media.sources import Source, SourceKind, VideoInput, locations
@@ -20,7 +22,8 @@ _MAX_OPEN_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """One segment: its bytes, where it begins in its source, how long it is, and what its packets tell."""
+    """One segment: its bytes, where it begins in its source, how long it is, and what its packets and a look at
+    its first frames tell."""
 
     value: bytes
     start_seconds: float
@@ -58,10 +61,19 @@ def _cut(video: VideoInput, segment_seconds: float) -> Iterator[VideoSegment]:
 def _finished(step: Step[VideoPacket], muxer: Muxer) -> Iterator[VideoSegment]:
     for cut in step.cuts:
         duration = cut.end_pts - cut.start_pts
+        value = muxer.mux(cut.infos, cut.payloads)
         yield VideoSegment(
-            muxer.mux(cut.infos, cut.payloads),
+            value,
             to_seconds(cut.start_pts),
             to_seconds(duration),
             len(cut.infos),
-            packet_features(cut.infos, duration),
+            packet_features(cut.infos, duration) | _looked(value),
         )
+
+
+def _looked(value: bytes) -> dict[str, float]:
+    """As the publisher does it: a segment at which no look can be had goes without."""
+    try:
+        return look(value)
+    except BadSegment:
+        return {}

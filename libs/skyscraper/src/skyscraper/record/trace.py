@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.media.look import LOOK_FEATURES
 from skyscraper.media.segments import VideoSegment
 from skyscraper.pipeline import Configuration, Pipeline
 from skyscraper.pipeline.pipeline import OPERATORS
@@ -21,8 +22,8 @@ from skyscraper.record.measure import Tracks, detect_all
 
 Floats = NDArray[np.float64]
 
-# Content features a trace holds, in this order; one that a codec does not give is 0.
-FEATURES = ("bytes_per_frame", "interframe_bytes", "interframe_bytes_cv", "ip_ratio", "keyframe_bytes")
+# Content features a trace holds, in this order; one that a segment does not give is 0.
+FEATURES = ("bytes_per_frame", "interframe_bytes", "interframe_bytes_cv", "ip_ratio", "keyframe_bytes", *LOOK_FEATURES)
 # Segments of which the cheapest and the dearest quality are measured, to choose those for the search among: a quarter
 # of the footage, and no more than this.
 _LOOKED_AT = 48
