@@ -27,6 +27,9 @@ def fit(
     uplink_mbit_per_second: Annotated[float, typer.Option(help="To the burst machines.", min=0.1)] = 100.0,
     downlink_mbit_per_second: Annotated[float, typer.Option(help="From the burst machines.", min=0.1)] = 100.0,
     burst_usd_per_core_hour: Annotated[float | None, typer.Option(help="A spot machine's core.", min=0)] = None,
+    history_rows: Annotated[
+        int, typer.Option(help="Segments of the past that the profile carries for the planner.", min=60)
+    ] = 8_000,
     seed: Annotated[int, typer.Option(help="The same trace and seed give the same profile.", min=0)] = 0,
 ) -> None:
     """Learn a profile from a trace: categories, forecaster, predictors, work, placements (the paper's section 3)."""
@@ -53,6 +56,7 @@ def fit(
             stateless=STATELESS_OPERATORS,
             categories=categories,
             window_seconds=plan_window_days * 86_400,
+            history_rows=history_rows,
             progress=progress,
         )
     message = describe(loaded)

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 FEWEST_SEGMENTS = 60
 PLAN_WINDOW_SECONDS = 2 * SECONDS_PER_DAY
 # Enough for a plan of prices (see control/prices.py), and small enough for a message.
-_HISTORY_ROWS = 8_000
+HISTORY_ROWS = 8_000
 # Boxes, scores and labels of a busy segment's detections.
 _DETECTION_BYTES = 32_768.0
 
@@ -99,9 +99,11 @@ def fit(
     stateless: Sequence[str],
     categories: int | None = None,
     window_seconds: float = PLAN_WINDOW_SECONDS,
+    history_rows: int = HISTORY_ROWS,
     progress: Progress = lambda what, done, total: None,
 ) -> Fit:
     """Learn everything. Reproducible from the footage and the seed. `categories`: their number; chosen if None.
+    `history_rows`: how much of the past the profile carries for the planner.
 
     Raises ProfileError where there is too little footage.
     """
@@ -135,11 +137,11 @@ def fit(
         missed = footage.quality - honest[-1]
         errors.append(float(np.sqrt((missed**2).mean() / max(float(footage.quality.var(axis=0).mean()), 1e-12))))
         progress("predictors", step + 1, 2)
-    rows = np.unique(np.linspace(0, count - 1, min(count, _HISTORY_ROWS)).astype(int))
+    rows = np.unique(np.linspace(0, count - 1, min(count, history_rows)).astype(int))
     names = footage.operators or ("work",)
     operator_work = footage.operator_work if footage.operator_work is not None else estimate[:, None]
     return Fit(
-        version=_version(footage, seed, categories, window_seconds),
+        version=_version(footage, seed, categories, window_seconds, history_rows),
         seed=seed,
         segment_seconds=segment_seconds,
         segments=count,
@@ -172,8 +174,8 @@ def _operators(names: Sequence[str], work: Floats, stateless: Sequence[str]) -> 
     ]
 
 
-def _version(footage: Footage, seed: int, categories: int | None, window_seconds: float) -> str:
-    digest = hashlib.sha256(repr((footage.configurations, seed, categories, window_seconds)).encode())
+def _version(footage: Footage, seed: int, categories: int | None, window_seconds: float, rows: int) -> str:
+    digest = hashlib.sha256(repr((footage.configurations, seed, categories, window_seconds, rows)).encode())
     for array in (footage.quality, footage.work, footage.seconds, footage.features):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
