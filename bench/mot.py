@@ -154,9 +154,9 @@ def measure(footage: Path, seconds: int) -> dict[str, Any]:
         measured.append({"configuration": dict(configuration), "cores": cores, "quality": quality, **told})
         shown = " ".join(f"{name} {value:.3f}" for name, value in told.items())
         print(f"{text}: {cores:.3f} cores, quality {quality:.0f}, {shown}", file=sys.stderr)
-    quality = [one["quality"] for one in measured]
+    qualities = [one["quality"] for one in measured]
     ranks = {
-        f"rank_correlation_{name}": float(spearmanr(quality, [one[name] for one in measured]).statistic)
+        f"rank_correlation_{name}": float(spearmanr(qualities, [one[name] for one in measured]).statistic)
         for name in ("HOTA", "MOTA", "IDF1")
     }
     return {"frames": frames, **ranks, "configurations": measured}

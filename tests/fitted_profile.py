@@ -72,7 +72,10 @@ def reports(
     factor: float = 1.0,
     version: str | None = None,
 ) -> Iterator[report_pb2.SegmentReport]:
-    """`count` segments one after the other, each under a configuration drawn by chance. `factor`: of quality against what was learned, which is drift."""
+    """`count` segments one after the other, each under a configuration drawn by chance.
+
+    `factor`: of quality against what was learned, which is drift.
+    """
     rng = np.random.default_rng((seed, first))
     seconds = start_seconds + np.arange(count, dtype=np.float64) * SEGMENT_SECONDS
     load = (load_at(seconds) * (1 + 0.05 * rng.normal(size=count))).clip(0.02)

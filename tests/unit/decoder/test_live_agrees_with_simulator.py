@@ -33,7 +33,9 @@ class OneKnob(CountingPipeline):
     """The trace's configurations are values of one knob."""
 
     name = "counting"
-    knobs = (Knob("level", tuple(range(8)), 0, "Which configuration."),)
+    knobs: tuple[Knob, ...] = (  # type: ignore[assignment]
+        Knob("level", tuple(range(8)), 0, "Which configuration."),
+    )
 
 
 class Book(PlanBook):
@@ -70,7 +72,7 @@ def learn(trace: Trace, split: int) -> Fit:
             quality=trace.quality[:split].astype(np.float64),
             work=trace.work_core_seconds[:split],
             seconds=np.full(split, SEGMENT_SECONDS),
-            start_seconds=np.arange(split) * SEGMENT_SECONDS,
+            start_seconds=np.asarray(np.arange(split) * SEGMENT_SECONDS, dtype=np.float64),
             segment_bytes=trace.segment_bytes[:split].astype(np.float64),
             features=trace.features[:split].astype(np.float64),
             feature_names=tuple(f"f{index}" for index in range(trace.features.shape[1])),
@@ -108,11 +110,16 @@ def plan(learned: Fit, cores: float) -> PoolPrices:
     )
 
 
-def live(trace: Trace, split: int, learned: Fit, pool: PoolPrices, policy: plan_pb2.Policy) -> dict[str, float]:
+def live(trace: Trace, split: int, learned: Fit, pool: PoolPrices) -> dict[str, float]:
     """One stream through the decoder's parts, as its lane would call them."""
     clock = Clock()
     stream = plan_pb2.StreamPlan(
-        stream_id=STREAM, pipeline="counting", policy=policy, value_scale=1.0, cores=pool.cores, work_scale=1.0
+        stream_id=STREAM,
+        pipeline="counting",
+        policy=plan_pb2.POLICY_PRICED,
+        value_scale=1.0,
+        cores=pool.cores,
+        work_scale=1.0,
     )
     book = Book(pool, stream, learned)
     ahead = Ahead(most_segments=10_000)
@@ -171,8 +178,7 @@ def test_a_live_day_is_worth_what_the_simulator_says(kind: str) -> None:
     said = study.run("priced", Resources(cores, BUFFER_SECONDS))
     split = round(trace.segments * TRAIN)
     learned = learn(trace, split)
-    ran = live(trace, split, learned, plan(learned, cores), plan_pb2.POLICY_PRICED)
-    print(said, ran)
+    ran = live(trace, split, learned, plan(learned, cores))
     assert ran["quality"] == pytest.approx(said.mean_quality, rel=0.02)
     assert ran["core_seconds"] == pytest.approx(said.core_seconds, rel=0.09)
     assert ran["longest_wait"] <= BUFFER_SECONDS

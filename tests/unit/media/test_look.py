@@ -30,9 +30,10 @@ def picture(seconds: float, walkers: int, *, light: float, noise: float) -> NDAr
     for x, y in PLACES[:walkers]:
         left, top = round((x + seconds / 8) * WIDTH), round(y * HEIGHT)
         image[top : top + HEIGHT // 5, left : left + WIDTH // 20] = 235
-    image *= light
-    image += np.random.default_rng(round(seconds * 1000)).normal(0, noise, image.shape) if noise else 0
-    return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)
+    lit = np.asarray(image, dtype=np.float64) * light
+    if noise:
+        lit = lit + np.random.default_rng(round(seconds * 1000)).normal(0, noise, lit.shape)
+    return np.asarray(np.clip(lit, 0, 255), dtype=np.uint8)
 
 
 @functools.cache
@@ -122,7 +123,7 @@ def test_what_is_no_video_gives_no_features(value: bytes) -> None:
 def test_a_picture_too_large_is_not_decoded() -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
-        stream = cast("av.VideoStream", container.add_stream("mjpeg", rate=10))
+        stream = container.add_stream("mjpeg", rate=10)
         stream.width, stream.height, stream.pix_fmt = 4096, MAX_LOOK_PIXELS // 4096 + 16, "yuvj420p"
         frame = av.VideoFrame(stream.width, stream.height, "yuvj420p")
         frame.pts = 0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.bus.reports import Seen, seconds
 from skyscraper.control.units import SECONDS_PER_DAY
-from skyscraper.demo.watch import Seen, seconds
 from skyscraper.v1 import report_pb2
 
 Floats = NDArray[np.float64]

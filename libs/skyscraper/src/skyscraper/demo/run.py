@@ -22,6 +22,7 @@ from rich.table import Table
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import read_compacted
 from skyscraper.bus.profiles import publish_profile
+from skyscraper.bus.reports import Seen, seconds
 from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
 from skyscraper.demo import score
 from skyscraper.demo.cameras import Camera, cameras, render
@@ -29,7 +30,7 @@ from skyscraper.demo.compare import DayRun, day_run
 from skyscraper.demo.day_picture import draw_day
 from skyscraper.demo.picture import draw_picture
 from skyscraper.demo.stack import Stack, StackError
-from skyscraper.demo.watch import Seen, Watch, seconds
+from skyscraper.demo.watch import Watch
 from skyscraper.lakehouse.catalog import open_catalog
 from skyscraper.models.repository import install_models
 from skyscraper.profile.codec import decode_fit

@@ -15,4 +15,11 @@ _STREAM_OPTIONS = [{"skip_frame": "all"}]
 
 def open_segment(value: bytes) -> av.container.InputContainer:
     """Raises FFmpegError where the bytes are no video that FFmpeg knows."""
-    return av.open(io.BytesIO(value), mode="r", options=_OPTIONS, stream_options=_STREAM_OPTIONS)
+    # The stubs want text where FFmpeg takes a list of options, one for each stream.
+    container: av.container.InputContainer = av.open(
+        io.BytesIO(value),
+        mode="r",
+        options=_OPTIONS,
+        stream_options=_STREAM_OPTIONS,  # type: ignore[call-overload]
+    )
+    return container

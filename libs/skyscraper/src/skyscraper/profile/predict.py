@@ -38,7 +38,8 @@ def segment_features(features: Floats, segment_seconds: float, first: int, *, ah
 
     `first` is the index of features[0] in the stream, for the hour.
     """
-    return inputs_at(features, (first + np.arange(len(features))) * segment_seconds / SECONDS_PER_DAY, ahead=ahead)
+    days: Floats = np.asarray((first + np.arange(len(features))) * segment_seconds / SECONDS_PER_DAY, dtype=np.float64)
+    return inputs_at(features, days, ahead=ahead)
 
 
 def inputs_at(features: Floats, days: Floats, *, ahead: bool) -> Floats:
