@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -65,6 +66,7 @@ class Shards:
     def __init__(self, config: TunerConfig, fits: Fits) -> None:
         self._config = config
         self._fits = fits
+        self._folder = _made(config.state_folder / config.instance)
         self._partitions = ensure_topics(config.kafka.client(), config.changelog_topic)
         self._stop = threading.Event()
         self._ready = threading.Event()
@@ -132,7 +134,7 @@ class Shards:
             broker_commit_interval=_COMMIT_SECONDS,
             consumer_group_instance_id=config.instance,
             consumer_auto_offset_reset="earliest",
-            datadir=str(config.state_folder / config.instance),
+            datadir=str(self._folder),
             key_serializer="raw",
             value_serializer="raw",
             loop=loop,
@@ -160,6 +162,14 @@ class Shards:
         app.finalize()
         app.transport.Consumer = _CommittedConsumer
         return app
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state_folder: {folder} cannot be made ({error.strerror}); choose another") from error
+    return folder
 
 
 def ensure_topics(client: Mapping[str, Any], changelog: str) -> int:

@@ -25,6 +25,7 @@ from skyscraper.bus.profiles import publish_profile
 from skyscraper.bus.reports import Seen, seconds
 from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
 from skyscraper.demo import score
+from skyscraper.demo.calibrate import measure_machine, scale_work
 from skyscraper.demo.cameras import Camera, cameras, render
 from skyscraper.demo.compare import DayRun, day_run
 from skyscraper.demo.day_picture import draw_day
@@ -37,7 +38,7 @@ from skyscraper.profile.codec import decode_fit
 from skyscraper.profile.fit import Fit
 from skyscraper.profile.load import load_profile
 from skyscraper.service.logs import configure_logs
-from skyscraper.v1 import profile_pb2, report_pb2
+from skyscraper.v1 import report_pb2
 
 PIPELINE = "counting"
 # What the offline phase learned on cameras like these, but not on these (see docs/how-to/simulate-a-trace.md).
@@ -48,6 +49,8 @@ _POOL_SHARE = 1 / 3
 _BUFFER_SHARE_OF_DAY = 0.2
 # Content changes within a quarter of an hour; shorter slots of a compressed day would hold too few segments.
 _SLOTS_PER_DAY, _LEAST_SLOT_SECONDS = 48, 6.0
+# A clip of some segments tells how fast the machine is.
+_CALIBRATION_SECONDS = 8
 # Launching a publisher until its first frame.
 _LAUNCH_SECONDS = 2.5
 # Plans, after the tuner has started.
@@ -145,9 +148,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     return result
 
 
-def plan_scenario(message: profile_pb2.Profile, streams: int, day_seconds: int) -> Scenario:
-    """Cameras, and a pool too small for them. Pure but for the cameras' cache."""
-    fit = decode_fit(message.fit)
+def plan_scenario(fit: Fit, streams: int, day_seconds: int) -> Scenario:
+    """Cameras, and a pool too small for them."""
     cores = _POOL_SHARE * streams * float(fit.work.rate[-1])
     fits = [k for k, rate in enumerate(fit.work.rate) if rate * streams <= cores]
     best = max(fits, key=lambda k: fit.mean_quality[k], default=0)
@@ -156,16 +158,19 @@ def plan_scenario(message: profile_pb2.Profile, streams: int, day_seconds: int) 
 
 def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Scenario:
     message = load_profile(PROFILE)
-    scenario = plan_scenario(message, options.streams, options.seconds)
+    with console.status("") as status:
+        status.update("fetching and converting the detectors (once) ...")
+        models = sorted({one.knobs["model"] for one in message.fit.configurations})
+        install_models(models, say=lambda text: status.update(f"{text} ..."))
+        status.update("measuring how fast this machine is ...")
+        scale_work(message.fit, measure_machine(message.fit, cameras(1, _CALIBRATION_SECONDS)[0]))
+    scenario = plan_scenario(decode_fit(message.fit), options.streams, options.seconds)
     console.print(
         f"[bold]Skyscraper demo[/]: {options.streams} street cameras show a day in {options.seconds} s. The pool has "
         f"{scenario.pool_cores:.2f} cores; the dearest configuration would take "
         f"{scenario.pool_cores / _POOL_SHARE:.2f} for all of them."
     )
-    models = sorted({one["model"] for one in scenario.fit.configurations})
     with console.status("") as status:
-        status.update("fetching and converting the detectors (once) ...")
-        install_models(models, say=lambda text: status.update(f"{text} ..."))
         status.update("starting Kafka ...")
         stack.start_broker()
         publish_profile(stack.client, message)

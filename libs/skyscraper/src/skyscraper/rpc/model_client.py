@@ -81,7 +81,11 @@ class OipModelClient:
             _request(model, {name: tensor[start : start + self._max_rows] for name, tensor in inputs.items()})
             for start in range(0, rows, self._max_rows)
         ]
-        calls = [self._stub.ModelInfer.future(request, timeout=self._call_seconds) for request in requests]
+        try:
+            calls = [self._stub.ModelInfer.future(request, timeout=self._call_seconds) for request in requests]
+        except ValueError as error:
+            # What gRPC raises once the channel was closed: this process is about to end.
+            raise InferenceUnreachable(f"model {model}: {error}") from error
         try:
             answers = [self._finish(request, call, deadline) for request, call in zip(requests, calls, strict=True)]
         except BaseException:
