@@ -43,8 +43,9 @@ from skyscraper.v1 import report_pb2
 PIPELINE = "counting"
 # What the offline phase learned on cameras like these, but not on these (see docs/how-to/simulate-a-trace.md).
 PROFILE = Path(__file__).parent / "counting.pb"
-# The pool has this part of what the dearest configuration would take for all cameras.
-_POOL_SHARE = 1 / 3
+# The pool has this part of what the dearest configuration would take for all cameras, or this part of the machine where
+# that is less: broker, cameras, loader and this process need the rest.
+_POOL_SHARE, _MACHINE_SHARE = 1 / 3, 0.4
 # The buffer of the compressed day: hours of content, as the days of retention of a real installation.
 _BUFFER_SHARE_OF_DAY = 0.2
 # Content changes within a quarter of an hour; shorter slots of a compressed day would hold too few segments.
@@ -121,6 +122,8 @@ class Scenario:
     cameras: Sequence[Camera]
     fit: Fit
     pool_cores: float
+    dearest_cores: float
+    """What the dearest configuration would take for all cameras."""
     day_seconds: int
     static: Mapping[str, str]
     """The best configuration that fits the pool at all hours."""
@@ -150,10 +153,11 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
 
 def plan_scenario(fit: Fit, streams: int, day_seconds: int) -> Scenario:
     """Cameras, and a pool too small for them."""
-    cores = _POOL_SHARE * streams * float(fit.work.rate[-1])
+    dearest = streams * float(fit.work.rate[-1])
+    cores = min(_POOL_SHARE * dearest, _MACHINE_SHARE * (os.cpu_count() or 1))
     fits = [k for k, rate in enumerate(fit.work.rate) if rate * streams <= cores]
     best = max(fits, key=lambda k: fit.mean_quality[k], default=0)
-    return Scenario(cameras(streams, day_seconds), fit, cores, day_seconds, fit.configurations[best])
+    return Scenario(cameras(streams, day_seconds), fit, cores, dearest, day_seconds, fit.configurations[best])
 
 
 def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Scenario:
@@ -168,7 +172,7 @@ def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Scenario:
     console.print(
         f"[bold]Skyscraper demo[/]: {options.streams} street cameras show a day in {options.seconds} s. The pool has "
         f"{scenario.pool_cores:.2f} cores; the dearest configuration would take "
-        f"{scenario.pool_cores / _POOL_SHARE:.2f} for all of them."
+        f"{scenario.dearest_cores:.2f} for all of them."
     )
     with console.status("") as status:
         status.update("starting Kafka ...")
