@@ -30,13 +30,14 @@ class Camera:
     def scene(self) -> str:
         return f"up to {StreetSpec.parse(self.source).density:g} people"
 
-    def stream(self, pipeline: str, configuration: Mapping[str, str]) -> dict[str, Any]:
-        """Its entry in the publisher's configuration: one day, then the end."""
+    def stream(self, pipeline: str, configuration: Mapping[str, str], segments: int) -> dict[str, Any]:
+        """Its entry in the publisher's configuration: so many segments, one day, then the end."""
         return {
             "id": self.stream_id,
             "source": self.source,
             "pipeline": pipeline,
             "configuration": dict(configuration),
+            "max_segments": segments,
         }
 
     def truth(self) -> Truth:

@@ -224,9 +224,10 @@ def _run_day(name: str, scenario: Scenario, stack: Stack, watch: Watch, console:
     """One day of all cameras, until its last segment is processed."""
     publisher = f"publisher-{name}"
     before, first = watch.published(), len(watch.totals.reports)
-    stack.add_publisher([camera.stream(PIPELINE, scenario.static) for camera in scenario.cameras], publisher)
+    count = round(scenario.day_seconds / scenario.fit.segment_seconds)
+    stack.add_publisher([camera.stream(PIPELINE, scenario.static, count) for camera in scenario.cameras], publisher)
     stack.start(publisher)
-    expected = before + len(scenario.cameras) * round(scenario.day_seconds / scenario.fit.segment_seconds)
+    expected = before + len(scenario.cameras) * count
     deadline = time.monotonic() + scenario.day_seconds + _DRAIN_SECONDS
     with Live(console=console, refresh_per_second=2, transient=True) as live:
         while watch.accounted() < expected or watch.published() < expected:
