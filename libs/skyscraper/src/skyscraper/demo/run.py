@@ -55,7 +55,7 @@ _CALIBRATION_SECONDS = 8
 # Launching a publisher until its first frame.
 _LAUNCH_SECONDS = 2.5
 # Plans, after the tuner has started.
-_PLAN_SECONDS = 60.0
+_PLAN_SECONDS = 30.0
 
 _NEXT_QUERY = (
     "SELECT _stream, date_trunc('minute', event_time) AS minute, count(DISTINCT track_id) AS people "
