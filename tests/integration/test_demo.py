@@ -56,11 +56,8 @@ def test_the_demo_accounts_for_every_segment_and_its_table_can_be_queried(tmp_pa
 
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    process = subprocess.Popen(
-        [*COMMAND, "demo", "--seconds", "24", "--streams", "1", "--folder", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    demo = [*COMMAND, "demo", "--seconds", "24", "--streams", "1", "--folder", str(folder)]
+    process = subprocess.Popen(demo, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 180
     while not (folder / "logs" / "publisher-static.log").exists():
         assert time.monotonic() < deadline
