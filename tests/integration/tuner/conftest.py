@@ -104,10 +104,12 @@ class Town:
         return found
 
     def digested(self, changelog: str = "sky-tuner-digests-changelog") -> dict[str, int]:
-        """Segments in the table, by stream, added up over slots."""
+        """Segments in the table, by stream, added up over slots; empty until faust has created its changelog."""
         from skyscraper.v1 import digest_pb2
 
         found: dict[str, int] = {}
+        if changelog not in Consumer({**self.client, "group.id": "digested"}).list_topics(timeout=30).topics:
+            return found
         for table in read_compacted(self.client, changelog, deadline_seconds=30).values():
             for key, value in table.items():
                 if b"/" in key:

@@ -86,7 +86,8 @@ def test_reports_of_an_aborted_transaction_never_happened(town: Any, eventually:
 
 
 def test_without_the_topic_of_reports_it_ends_with_the_remedy(town: Any) -> None:
-    AdminClient(town.client).delete_topics([REPORTS])[REPORTS].result(30)
+    admin = AdminClient(town.client)
+    admin.delete_topics([REPORTS])[REPORTS].result(30)
     tuner = town.tuner()
     assert tuner.wait() == 2
     assert "skyscraper topics create" in town.logs
