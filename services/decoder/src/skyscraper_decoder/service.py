@@ -14,6 +14,7 @@ from skyscraper.bus.headroom import Buffer
 from skyscraper.control.live import warm
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.model_client import OipModelClient, open_channel
+from skyscraper.rpc.tls import channel_credentials
 from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
 
@@ -71,7 +72,7 @@ class Decoder:
             foresight.start()
             cleanup.callback(foresight.close)
             self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight)
-            self._channel = open_channel(config.inference.target)
+            self._channel = open_channel(config.inference.target, channel_credentials(config.inference.tls))
             cleanup.callback(self._channel.close)
             self._committer = Committer(
                 client,

@@ -48,6 +48,9 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
             ("grpc.max_send_message_length", config.max_message_bytes),
             # Two servers on one port would share its clients silently.
             ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", int(config.max_connection_age_seconds * 1000)),
+            # What is under way ends by itself: the queue is bounded, and every request has a deadline.
+            ("grpc.max_connection_age_grace_ms", 60_000),
         ],
     )
     oip_name = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
