@@ -110,7 +110,7 @@ class Publisher(Scheduling):
     )
     config: ServiceSettings = settings_of("publisher")
     credentialsSecret: str = Field(
-        "", description="Secret whose credentials.toml holds the cameras' passwords by host."
+        "", description="Secret whose credentials.toml holds passwords by host."
     )
     spill: str = Field("", description="Size of the disk for segments that wait while Kafka is away.")
     resources: KubernetesObject = Field({}, description="As in Kubernetes.")
@@ -177,6 +177,9 @@ class SpotPool(Scheduling):
         description="Preset of node labels, tolerations and notice; generic has none."
     )
     noticeSeconds: int | None = Field(None, ge=15, description="Notice before a node is taken; the cloud's by default.")
+    gateway: KubernetesObject = Field(
+        {}, description="The pool's settings at the gateway: usd_per_core_hour, price_query, cold_start_seconds …"
+    )
     cores: int = Field(ge=1, description="CPUs of each server.")
     minReplicas: int = Field(ge=0, description="Fewest servers; without KEDA, the number of servers.")
     maxReplicas: int = Field(ge=1, description="Most servers.")

@@ -27,7 +27,7 @@ DECIDED = {
     "inference": COMMON | {"host", "port", "port_file", "tls", "repository", "instances"},
     "tuner": COMMON | {"pool_cores", "state_folder"},
     "loader": COMMON | {"catalog.warehouse_path"},
-    "burst": COMMON,
+    "burst": COMMON | {"host", "port", "pools"},
 }
 _JSON = {"type": "object"}
 

@@ -31,4 +31,4 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- /* The port of /metrics, /healthz and /readyz: the one OpenTelemetry gives to Prometheus exporters. */ -}}
 {{- define "skyscraper.metricsPort" -}}9464{{- end -}}
 {{- define "skyscraper.inferencePort" -}}8001{{- end -}}
-{{- define "skyscraper.burstPort" -}}8002{{- end -}}
+{{- define "skyscraper.burstPort" -}}8100{{- end -}}

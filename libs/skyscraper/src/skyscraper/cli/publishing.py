@@ -27,7 +27,8 @@ def run_publisher(stream: Mapping[str, Any], bootstrap_servers: str) -> int:
         },
         "streams": [dict(stream)],
     }
-    # The source may hold a password, and so may Kafka's settings: the file is ours alone (mode 0600) and goes with the command.
+    # The source may hold a password, and so may Kafka's settings: the file is ours alone (mode 0600) and goes with
+    # the command.
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
         file.write(tomli_w.dumps(config))
         file.flush()

@@ -24,7 +24,7 @@ def smoke(
     source: Annotated[str, typer.Option(help="The clip.")] = "street:people?seed=1&density=4&seconds=8",
     seconds: Annotated[int, typer.Option(help="In how long its rows must come out.", min=10)] = 180,
 ) -> None:
-    """Publish a clip as a stream of its own, wait for its rows, and remove the stream; exit status 1 where none come."""
+    """Publish a clip as a stream of its own, wait for its rows, remove the stream; exit status 1 where none come."""
     from skyscraper.bus.register import change_register
     from skyscraper.bus.reports import ReportReader
     from skyscraper.bus.stream_edits import forgetting
