@@ -109,9 +109,7 @@ class Publisher(Scheduling):
         default=[], description="Streams as data, without credentials.", json_schema_extra={"x-service": "streams"}
     )
     config: ServiceSettings = settings_of("publisher")
-    credentialsSecret: str = Field(
-        "", description="Secret whose credentials.toml holds passwords by host."
-    )
+    credentialsSecret: str = Field("", description="Secret whose credentials.toml holds passwords by host.")
     spill: str = Field("", description="Size of the disk for segments that wait while Kafka is away.")
     resources: KubernetesObject = Field({}, description="As in Kubernetes.")
     volumes: list[KubernetesObject] = Field([], description="More volumes, such as a folder of recordings.")

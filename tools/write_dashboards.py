@@ -74,8 +74,18 @@ FLEET = (
         "{{where}}",
         "Core-seconds per second.",
     ),
-    one("Lost segments", "short", f"sum by (stream) (increase(skyscraper_decoder_lost_segments_total{{{NS}}}[1h]))", "{{stream}}"),
-    one("Dead letters", "short", f"sum by (reason) (increase(skyscraper_decoder_dead_letters_total{{{NS}}}[1h]))", "{{reason}}"),
+    one(
+        "Lost segments",
+        "short",
+        f"sum by (stream) (increase(skyscraper_decoder_lost_segments_total{{{NS}}}[1h]))",
+        "{{stream}}",
+    ),
+    one(
+        "Dead letters",
+        "short",
+        f"sum by (reason) (increase(skyscraper_decoder_dead_letters_total{{{NS}}}[1h]))",
+        "{{reason}}",
+    ),
     Panel(
         "Transactions",
         "ops",
@@ -84,7 +94,7 @@ FLEET = (
             (f"sum(changes(skyscraper_decoder_streams{{{NS}}}[10m]))", "moves of streams in 10 min"),
         ),
     ),
-)  # fmt: skip
+)
 
 STREAMS = (
     one("Behind", "s", f"max by (stream) (skyscraper_stream_oldest_waiting_seconds{{{STREAM}}})", "{{stream}}"),
@@ -139,21 +149,28 @@ QUALITY = (
         f"sum by (pipeline, outcome) (increase(skyscraper_tuner_refits_total{{{PIPELINE}}}[1d]))",
         "{{pipeline}} {{outcome}}",
     ),
-    one("Core-seconds by model", "short", rate("skyscraper_inference_work_core_seconds_total", NS, "model"), "{{model}}"),
+    one(
+        "Core-seconds by model", "short", rate("skyscraper_inference_work_core_seconds_total", NS, "model"), "{{model}}"
+    ),
     one("Rows per batch, median", "short", quantile("skyscraper_inference_batch_rows", NS, "model", 0.5), "{{model}}"),
     one("Queue of inference, 95 %", "s", quantile("skyscraper_inference_queue_seconds", NS, "model"), "{{model}}"),
-)  # fmt: skip
+)
 
 BUFFER = (
     one("Backlog of all streams", "short", f"sum(skyscraper_stream_backlog_segments{{{NS}}})", "segments"),
     one("Least headroom", "s", f"min(skyscraper_stream_headroom_seconds{{{NS}}})", "headroom"),
     one("Published", "Bps", rate("skyscraper_publisher_bytes_total", NS, "namespace"), "bytes"),
     one("Commit, 95 %", "s", quantile("skyscraper_decoder_commit_seconds", NS, "namespace"), "decoders"),
+    one("Table commit, 95 %", "s", quantile("skyscraper_loader_commit_seconds", PIPELINE, "pipeline"), "{{pipeline}}"),
     one(
-        "Table commit, 95 %", "s", quantile("skyscraper_loader_commit_seconds", PIPELINE, "pipeline"), "{{pipeline}}"
+        "Rows not loaded yet", "short", f"sum by (pipeline) (skyscraper_loader_lag_rows{{{PIPELINE}}})", "{{pipeline}}"
     ),
-    one("Rows not loaded yet", "short", f"sum by (pipeline) (skyscraper_loader_lag_rows{{{PIPELINE}}})", "{{pipeline}}"),
-    one("Rows' way to the table", "s", f"max by (pipeline) (skyscraper_loader_lag_seconds{{{PIPELINE}}})", "{{pipeline}}"),
+    one(
+        "Rows' way to the table",
+        "s",
+        f"max by (pipeline) (skyscraper_loader_lag_seconds{{{PIPELINE}}})",
+        "{{pipeline}}",
+    ),
     one("Data files", "short", f"max by (pipeline) (skyscraper_loader_data_files{{{PIPELINE}}})", "{{pipeline}}"),
     one("Streams by decoder", "short", f"max by (pod) (skyscraper_decoder_streams{{{NS}}})", "{{pod}}"),
     one("Paused for their own queue", "short", f"sum by (pod) (skyscraper_decoder_paused_streams{{{NS}}})", "{{pod}}"),
@@ -164,13 +181,44 @@ BUFFER = (
         f"sum by (reason) (increase(skyscraper_publisher_segments_dropped_total{{{NS}}}[1h]))",
         "{{reason}}",
     ),
-)  # fmt: skip
+)
+
+BURST = (
+    one("Left of the budget", "currencyUSD", f"max by (tenant) (skyscraper_burst_left_usd{{{NS}}})", "{{tenant}}"),
+    one(
+        "Spent in an hour",
+        "currencyUSD",
+        f"sum by (tenant) (increase(skyscraper_burst_spent_usd_total{{{NS}}}[1h]))",
+        "{{tenant}}",
+    ),
+    one(
+        "Price of a core-hour",
+        "currencyUSD",
+        f"max by (pool) (skyscraper_burst_price_usd_per_core_hour{{{NS}}})",
+        "{{pool}}",
+    ),
+    one("Core-seconds that wait", "s", f"max(skyscraper_burst_waiting_core_seconds{{{NS}}})", "waiting"),
+    one("Machines", "short", f"max by (pool, state) (skyscraper_burst_endpoints{{{NS}}})", "{{pool}} {{state}}"),
+    one("Requests", "ops", rate("skyscraper_burst_requests_total", NS, "code"), "{{code}}"),
+    one("Sent again", "ops", rate("skyscraper_burst_retries_total", NS, "reason"), "{{reason}}"),
+    one("Not sent", "ops", rate("skyscraper_burst_refused_total", NS, "reason"), "{{reason}}"),
+    one("Request, 95 %", "s", quantile("skyscraper_burst_request_seconds", NS, "namespace"), "95 %"),
+    one("Ledger commits", "ops", rate("skyscraper_burst_ledger_commits_total", NS, "outcome"), "{{outcome}}"),
+    one("Ledger commit, 95 %", "s", quantile("skyscraper_burst_ledger_seconds", NS, "namespace"), "95 %"),
+    one(
+        "Forfeited by crashes",
+        "currencyUSD",
+        f"sum by (tenant) (increase(skyscraper_burst_forfeited_usd_total{{{NS}}}[1d]))",
+        "{{tenant}}",
+    ),
+)
 
 DASHBOARDS = {
     "fleet": ("Fleet", FLEET),
     "stream": ("Stream", STREAMS),
     "cost-and-quality": ("Cost and quality", QUALITY),
     "kafka-buffer": ("Kafka as the buffer", BUFFER),
+    "burst": ("Burst", BURST),
 }
 
 
