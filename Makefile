@@ -44,7 +44,9 @@ images: setup ## Build the images of all services (docker, podman or buildah)
 
 test-cluster: setup models ## The whole chart on a real one-node Kubernetes: about 25 minutes the first time, then 10
 	@tools/kubernetes/install.sh cluster
-	@$(UV) run --no-sync pytest -q -s tests/cluster
+	@UV="$(UV)" tools/kubernetes/test_images.sh
+	@SPOT_IMAGES="inference.tar models.tar pause.tar" tools/kubernetes/cluster.sh \
+	  $(UV) run --no-sync pytest -q -x -s tests/cluster
 
 test: setup models check check-chart ## Everything, against a real broker
 	@$(UV) run --no-sync pytest tests/integration tests/docs

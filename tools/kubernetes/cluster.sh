@@ -52,7 +52,7 @@ wait_for() { # SECONDS WHAT COMMAND…
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $deadline ] || { echo "error: no $what in time; see $C/log" >&2; exit 1; }
+    [ $SECONDS -lt $deadline ] || { echo "error: no $what in time" >&2; exit 1; }
     sleep 0.2
   done
   say "$what"
@@ -181,13 +181,14 @@ T
   local names
   names=$(cd "$IMAGES" && ls ./*.tar)
   [ "$name" = spot-node ] && names=${SPOT_IMAGES:-$names}
-  for image in $names; do $ctr images import --no-unpack=false "$IMAGES/$image" >>"$C/log/import.log" 2>&1 \
-    || $ctr images import "$IMAGES/$image" >>"$C/log/import.log" 2>&1; done
+  for image in $names; do $ctr images import "$IMAGES/$image" >>"$C/log/import.log" 2>&1; done
   say "images of $name"
   # cgroup v1 hierarchies, or the one of v2: the kubelet makes its own folders below this one.
   for hierarchy in /sys/fs/cgroup/*/; do
-    case $(basename "$hierarchy") in cpu | cpuacct | cpuset | memory | devices | freezer | blkio | pids | systemd)
-      mkdir -p "$hierarchy/skyscraper-test/$name" ;; esac
+    case $(basename "$hierarchy") in
+      cpu | cpuacct | cpuset | memory | devices | freezer | blkio | pids | systemd)
+        mkdir -p "$hierarchy/skyscraper-test/$name" ;;
+    esac
   done
   local inner=/sys/fs/cgroup/cpuset/skyscraper-test
   if [ -d $inner ]; then
@@ -243,14 +244,16 @@ volumes() { # folders of the machine, for whoever claims one
 
 export KUBECONFIG=$C/admin.conf
 echo "nameserver 127.0.0.1" >"$C/resolv.conf"
-{
-  certificates
-  control_plane
-  cluster_dns
-  node pool-node $ADDRESS 0 skyscraper.dev/pool=on-prem
-  node spot-node $SPOT_ADDRESS 1 skyscraper.dev/pool=spot
-  volumes
-} >"$C/log/start.log" 2>&1 || { tail -20 "$C/log/start.log" >&2; exit 1; }
+trap 'tail -20 "$C/log/start.log" >&4' EXIT
+exec 3>&1 4>&2 >"$C/log/start.log" 2>&1
+certificates
+control_plane
+cluster_dns
+node pool-node $ADDRESS 0 skyscraper.dev/pool=on-prem
+node spot-node $SPOT_ADDRESS 1 skyscraper.dev/pool=spot
+volumes
+exec >&3 2>&4 3>&- 4>&-
+trap - EXIT
 cd "$HERE/../.."
 export NODE_ADDRESS=$ADDRESS
 # Not exec: this shell is the namespaces' first process, and all others end with it.

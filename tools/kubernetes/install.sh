@@ -90,6 +90,22 @@ coredns() {
   mv "$BIN/coredns.new" "$BIN/coredns"
 }
 
+definitions() { # the custom resources that the chart uses, from their operators' modules
+  local folder=$BIN/../definitions
+  [ -f "$folder/scaledobjects.yaml" ] && return
+  need_go "the operators' resource definitions"
+  mkdir -p "$folder"
+  local keda prometheus certificates
+  keda=$(module github.com/kedacore/keda/v2@v2.21.0)/config/crd/bases
+  prometheus=$(module github.com/prometheus-operator/prometheus-operator@v0.85.0)/example/prometheus-operator-crd
+  certificates=$(module github.com/cert-manager/cert-manager@v1.18.2)/deploy/crds
+  cp "$prometheus/monitoring.coreos.com_podmonitors.yaml" "$folder/podmonitors.yaml"
+  cp "$prometheus/monitoring.coreos.com_prometheusrules.yaml" "$folder/prometheusrules.yaml"
+  # A template of its own chart: what is conditional in it are labels.
+  sed '/{{/d' "$certificates/crd-certificates.yaml" >"$folder/certificates.yaml"
+  cp "$keda/keda.sh_scaledobjects.yaml" "$folder/scaledobjects.yaml"
+}
+
 packages() {
   local missing=()
   for one in "${PACKAGES[@]}"; do
@@ -104,6 +120,6 @@ packages() {
 
 case "${1:-}" in
   chart) helm; unittest; promtool ;;
-  cluster) packages; helm; kubernetes; coredns ;;
+  cluster) packages; helm; kubernetes; coredns; definitions ;;
   *) sed -n '2,12p' "$0" >&2; exit 2 ;;
 esac

@@ -53,6 +53,7 @@ archive() { # IMAGE FILE
 }
 
 base
+archive localhost/pause:1 "$HOME_FOLDER/tar/pause.tar"
 for name in "${@:-publisher decoder inference tuner loader cli kafka models}"; do
   for one in $name; do
     say "$one"
@@ -63,4 +64,3 @@ for name in "${@:-publisher decoder inference tuner loader cli kafka models}"; d
       "$HOME_FOLDER/tar/$one.tar"
   done
 done
-archive localhost/pause:1 "$HOME_FOLDER/tar/pause.tar"
