@@ -50,7 +50,11 @@ kafka() {
 }
 
 models() {
-  "$PYTHON" -m skyscraper.models --repository "$1/models" && rm -f "$1"/models/.lock && chmod -R a+rX "$1"
+  local repository
+  "$PYTHON" -m skyscraper.models
+  repository=$("$PYTHON" -c 'from skyscraper.models.repository import default_repository; print(default_repository())')
+  # Without the folder's own lock and downloads, whose names begin with a dot.
+  mkdir "$1/models" && cp -r "$repository"/[!.]* "$1/models/" && chmod -R a+rX "$1"
   build models deploy/images/models.Dockerfile "$1"
 }
 

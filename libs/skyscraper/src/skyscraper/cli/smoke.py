@@ -16,6 +16,8 @@ from skyscraper.errors import SkyscraperError
 _REGISTER_SECONDS = 15.0
 _REQUEST_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+# A street camera goes on for ever; so much of any source is enough.
+_SEGMENTS = 4
 
 
 def smoke(
@@ -35,7 +37,7 @@ def smoke(
     stream = f"smoke-{uuid.uuid4().hex[:8]}"
     reports = ReportReader(client, since_seconds=time.time())
     try:
-        entry = {"id": stream, "source": source, "pipeline": pipeline, "pace": "max"}
+        entry = {"id": stream, "source": source, "pipeline": pipeline, "pace": "max", "max_segments": _SEGMENTS}
         if run_publisher(entry, bootstrap) != 0:
             raise SkyscraperError(f"the clip {source} could not be published; the publisher's log above says why")
         expected, segments, rows = _published(client, stream), 0, 0
