@@ -7,7 +7,8 @@
 #   BUILD_OPTIONS  more options for the builder, e.g. "--volume /etc/ssl/certs:/etc/ssl/certs:ro" behind a proxy with its
 #                  own certificate authority, or "--build-arg PYTHON_IMAGE=…@sha256:…"
 #
-# Images are not pushed. `docker push`, `podman push` and `buildah push` do that.
+# Beside every Python image a list of its packages (SBOM, CycloneDX) is written to out/sbom, from uv.lock; the base image's own
+# packages are not in it. Images are not pushed. `docker push`, `podman push` and `buildah push` do that.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,6 +16,7 @@ ALL=(publisher decoder inference tuner loader burst cli kafka models)
 REGISTRY=${REGISTRY:-localhost}
 TAG=${TAG:-$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -1)}
 PYTHON=${PYTHON:-.venv/bin/python}
+UV=${UV:-$(command -v uv || echo .cache/uv/bin/uv)}
 
 builder() {
   for one in docker podman buildah; do
@@ -58,10 +60,18 @@ models() {
   build models deploy/images/models.Dockerfile "$1"
 }
 
+sbom() { # SERVICE
+  local words=(--package "skyscraper-$1")
+  [ "$1" = cli ] && words=(--package skyscraper --extra cli)
+  mkdir -p out/sbom
+  "$UV" export --quiet --frozen --no-dev "${words[@]}" --format cyclonedx1.5 --output-file "out/sbom/$1.cdx.json"
+}
+
 sources() { # git's own files: no build products, no secrets that lie about
   local service=$2
   git ls-files -z pyproject.toml uv.lock README.md libs services pipelines | xargs -0 cp --parents -t "$1"
   build "$service" deploy/images/Dockerfile "$1"
+  sbom "$service"
 }
 
 for name in "${@:-${ALL[@]}}"; do

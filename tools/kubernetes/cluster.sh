@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run a command beside a real Kubernetes with two nodes on this machine: tools/kubernetes/cluster.sh COMMAND …
 #
-# The command finds KUBECONFIG, CLUSTER_FOLDER (with log/ in it) and NODE_ADDRESS in its environment. Control plane,
+# One at a time: nodes keep their images in the cache folder. The command finds KUBECONFIG, CLUSTER_FOLDER (with log/ in it) and NODE_ADDRESS in its environment. Control plane,
 # nodes, pods and the command live in namespaces of their own (network, mounts, processes): nothing is left when the
 # command ends, and nothing of the machine's network is touched. Needs root, and tools/kubernetes/install.sh cluster.
 #
@@ -13,6 +13,9 @@ CACHE=${SKYSCRAPER_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/skyscraper}/kubernetes
 
 if [ "${INSIDE:-}" != 1 ]; then
   [ "$(id -u)" = 0 ] || { echo "error: nodes need root" >&2; exit 1; }
+  mkdir -p "$CACHE"
+  exec 9>"$CACHE/.cluster-lock"
+  flock --nonblock 9 || { echo "error: another cluster runs on this machine; wait until it has ended" >&2; exit 1; }
   folder=$(mktemp -d "${TMPDIR:-/tmp}/skyscraper-cluster.XXXXXX")
   status=0
   INSIDE=1 CLUSTER_FOLDER=$folder unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc \
@@ -146,10 +149,12 @@ T
 
 node() { # NAME ADDRESS NUMBER LABELS
   local name=$1 address=$2 number=$3 labels=$4 n=$C/$1
-  mkdir -p "$n"/{containerd,run,cni,kubelet}
+  # Images stay from run to run: taking them in is most of the way to a node.
+  local store=$CACHE/containerd/$name
+  mkdir -p "$n"/{run,cni,kubelet} "$store/taken"
   cat >"$n/containerd.toml" <<T
 version = 2
-root = "$n/containerd"
+root = "$store"
 state = "$n/run/containerd"
 [grpc]
   address = "$n/run/containerd.sock"
@@ -178,11 +183,7 @@ T
   containerd --config "$n/containerd.toml" >"$C/log/containerd-$name.log" 2>&1 &
   local ctr="ctr -a $n/run/containerd.sock -n k8s.io"
   wait_for 30 "containerd of $name" $ctr version
-  local names
-  names=$(cd "$IMAGES" && ls ./*.tar)
-  [ "$name" = spot-node ] && names=${SPOT_IMAGES:-$names}
-  for image in $names; do $ctr images import "$IMAGES/$image" >>"$C/log/import.log" 2>&1; done
-  say "images of $name"
+  take_images "$name" "$store" "$ctr"
   # cgroup v1 hierarchies, or the one of v2: the kubelet makes its own folders below this one.
   for hierarchy in /sys/fs/cgroup/*/; do
     case $(basename "$hierarchy") in
@@ -224,6 +225,22 @@ T
   kubelet --config="$n/kubelet.yaml" --kubeconfig="$C/$name.conf" --root-dir="$n/kubelet" --hostname-override="$name" \
     --node-ip="$address" --node-labels="$labels" >"$C/log/kubelet-$name.log" 2>&1 &
   wait_for 120 "node $name" ready_node "$name"
+}
+
+take_images() { # NODE STORE CTR
+  local image snapshot names
+  # What an earlier run's pods left behind, whose processes are long gone.
+  for image in $($3 containers ls -q); do $3 containers rm "$image"; done
+  for snapshot in $($3 snapshots ls | awk '$3 == "Active" {print $1}'); do $3 snapshots rm "$snapshot"; done
+  names=$(cd "$IMAGES" && ls ./*.tar)
+  [ "$1" = spot-node ] && names=${SPOT_IMAGES:-$names}
+  for image in $names; do
+    image=$(basename "$image")
+    cmp -s "$IMAGES/$image.id" "$2/taken/$image" && continue
+    $3 images import "$IMAGES/$image"
+    cp "$IMAGES/$image.id" "$2/taken/$image"
+  done
+  say "images of $1"
 }
 
 ready_node() { kubectl get node "$1" | grep -qw Ready; }

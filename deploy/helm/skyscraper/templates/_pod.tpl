@@ -86,11 +86,13 @@ dict: root, service, values; optional: image, env, ports, mounts, preStopSeconds
     # A gateway that stands by is alive, but not ready.
     httpGet: {path: {{ .startPath | default "/readyz" }}, port: metrics}
     periodSeconds: 2
+    timeoutSeconds: 3
     # Kafka, state and models may take their time; a process that cannot start ends by itself.
     failureThreshold: {{ div (.startSeconds | default 300) 2 }}
   readinessProbe:
     httpGet: {path: /readyz, port: metrics}
     periodSeconds: 5
+    timeoutSeconds: 3
   livenessProbe:
     httpGet: {path: /healthz, port: metrics}
     periodSeconds: 10
