@@ -32,12 +32,12 @@ def kubectl(*words: str, seconds: float = 60.0, stdin: str | None = None) -> str
     return run(tool("kubectl"), "-n", NAMESPACE, *words, seconds=seconds, stdin=stdin)
 
 
-def helm(*words: str, seconds: float = 400.0) -> str:
+def helm(*words: str, seconds: float = 1000.0) -> str:
     return run(tool("helm"), "-n", NAMESPACE, *words, seconds=seconds)
 
 
 def upgrade(*options: str) -> None:
-    helm("upgrade", RELEASE, str(CHART), "-f", str(VALUES), "--wait", "--timeout", "5m", *options)
+    helm("upgrade", RELEASE, str(CHART), "-f", str(VALUES), "--wait", "--timeout", "15m", *options)
 
 
 def objects(kind: str, component: str) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ from cluster.steps import NAME, Account, account, firing, helm, kubectl, objects
 from rendered_chart import CHART, EXAMPLES, NAMESPACE, RELEASE, example_options, render, tool
 from skyscraper.demo.watch import Watch
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
-# Operators whose definitions come in no Go module.
-FOREIGN = {"KafkaTopic", "KafkaUser"}
+# Strimzi's definitions come in no Go module. A bare pod (helm test's) needs its account, which a dry run does not make.
+UNCHECKED = {"KafkaTopic", "KafkaUser", "Pod"}
 PARTS = ("decoder", "inference", "tuner", "loader", "kafka", "publisher-street")
 # The shortest notice of any cloud.
 NOTICE_SECONDS = 30.0
@@ -28,7 +28,7 @@ NOTICE_SECONDS = 30.0
 
 def test_the_api_server_takes_every_example(namespace: None) -> None:
     for example in EXAMPLES:
-        found = [one for one in render(*example_options(example)) if one["kind"] not in FOREIGN]
+        found = [one for one in render(*example_options(example)) if one["kind"] not in UNCHECKED]
         text = yaml.safe_dump_all(found)
         said = run(tool("kubectl"), "-n", NAMESPACE, "apply", "--dry-run=server", "-f", "-", stdin=text, seconds=120)
         assert said.count("(server dry run)") == len(found)
@@ -36,7 +36,7 @@ def test_the_api_server_takes_every_example(namespace: None) -> None:
 
 def test_helm_install_brings_everything_up(namespace: None, summary: dict[str, Any]) -> None:
     start = time.monotonic()
-    helm("install", RELEASE, str(CHART), "-f", str(steps.VALUES), "--wait", "--wait-for-jobs", "--timeout", "6m")
+    helm("install", RELEASE, str(CHART), "-f", str(steps.VALUES), "--wait", "--wait-for-jobs", "--timeout", "15m")
     summary["install_seconds"] = round(time.monotonic() - start, 1)
     for part in PARTS:
         assert ready_pods(part), part
@@ -81,13 +81,13 @@ def test_logs_and_exec_reach_a_pod() -> None:
 
 
 def test_helm_test_passes() -> None:
-    said = helm("test", RELEASE, "--logs", "--timeout", "5m")
+    said = helm("test", RELEASE, "--logs", "--timeout", "15m")
     assert " rows, after " in said
 
 
 def test_a_clip_from_outside_gives_rows_in_the_table(watch: Watch, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("skyscraper")
-    source = ("street:people?seed=3&density=5&seconds=8", "--stream", "outside", "--pace", "max")
+    source = ("street:people?seed=3&density=5&seconds=8", "--stream", "outside", "--pace", "max", "--max-segments", "4")
     run(str(program), "publish", *source, "--bootstrap", steps.bootstrap(), seconds=180)
     found = account(watch)
     assert watch.totals.streams["outside"].processed >= 3
@@ -110,7 +110,7 @@ def test_upgrade_and_rollback_under_load_lose_nothing(watch: Watch, summary: dic
     summary["upgrade_seconds"] = round(time.monotonic() - start, 1)
     config = objects("configmaps", "decoder")[0]["data"]["config.toml"]
     assert "commit_interval_seconds = 0.7" in config
-    helm("rollback", RELEASE, "1", "--wait", "--timeout", "5m")
+    helm("rollback", RELEASE, "1", "--wait", "--timeout", "15m")
     after = account(watch)
     assert after.published > before.published
     summary["upgrade_lost"] = after.lost - before.lost
