@@ -62,8 +62,13 @@ def record_camera(camera: Camera, scenario: Scenario, folder: Path) -> Recording
         [configure(pipeline.knobs, one) for one in scenario.fit.configurations],
         partial=folder / f"{camera.stream_id}.npz",
         processes=0,
-        progress=lambda what, done, total: console.print(f"{camera.stream_id}: {what} {done} of {total}", end="\r"),
+        progress=lambda what, done, total: _say(camera, done, total),
     )
+
+
+def _say(camera: Camera, done: int, total: int) -> None:
+    if done == total:
+        console.print(f"{camera.stream_id}: every configuration on {total} segments")
 
 
 def as_trace(name: str, recording: Recording) -> Trace:
