@@ -32,10 +32,9 @@ def test_the_percentile_follows_the_last_requests() -> None:
 
 @given(share=st.floats(0, 0.5), wishes=st.lists(st.booleans(), max_size=300))
 def test_never_more_hedges_than_the_share_and_the_burst(share: float, wishes: list[bool]) -> None:
-    hedges, sent, taken = Hedges(share, burst=3), 0, 0
-    for wish in wishes:
+    hedges, taken = Hedges(share, burst=3), 0
+    for sent, wish in enumerate(wishes, start=1):
         hedges.sent()
-        sent += 1
         taken += wish and hedges.take()
         assert taken <= share * sent + 3
 

@@ -228,18 +228,16 @@ def cost_nano(core_seconds: float, price_nano_per_core_second: int) -> int:
 
 
 class Pace:
-    """Nano-dollars that requests set aside per second, lately: what the next blocks have to cover."""
+    """Nano-dollars that are spent per second, lately: what the next blocks have to cover."""
 
     def __init__(self, memory_seconds: float) -> None:
         self._memory_seconds = memory_seconds
         self._sum = 0.0
         self._at_seconds = 0.0
-        self.largest_nano = 0
 
     def add(self, nano: int, now_seconds: float) -> None:
         self._decay(now_seconds)
         self._sum += nano
-        self.largest_nano = max(nano, int(self.largest_nano * _LARGEST_FADES))
 
     def nano_per_second(self, now_seconds: float) -> float:
         self._decay(now_seconds)
@@ -248,10 +246,6 @@ class Pace:
     def _decay(self, now_seconds: float) -> None:
         self._sum *= math.exp(-max(0.0, now_seconds - self._at_seconds) / self._memory_seconds)
         self._at_seconds = max(now_seconds, self._at_seconds)
-
-
-# Of the largest hold, with every further one: after some hundred smaller ones it is forgotten.
-_LARGEST_FADES = 0.99
 
 
 def _micro(nano: int) -> int:
