@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from skyscraper.bus import topics
 from skyscraper.bus.profiles import publish_profile
-from skyscraper.demo.run import PROFILE
+from skyscraper.demo.day import PROFILE
 from skyscraper.demo.stack import Stack
 from skyscraper.demo.watch import Watch
 from skyscraper.models.repository import install_models

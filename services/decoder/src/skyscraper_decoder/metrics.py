@@ -79,6 +79,12 @@ PLAN_STALE = Gauge("skyscraper_decoder_plan_stale", "1 while the newest plan is 
 UNREADABLE_PLANS = Counter(
     "skyscraper_decoder_unreadable_plans", "Plans and profiles that cannot be used, by what they are.", ["reason"]
 )
+SURVEYED = Counter(
+    "skyscraper_decoder_surveyed_segments",
+    "Segments whose publisher told no features, by what reading their bytes gave: told, empty, corrupt, no_video; "
+    "no_look_* where features of the packets were found but none of the first frames.",
+    ["reason"],
+)
 SCOUT_FAILURES = Counter(
     "skyscraper_decoder_look_ahead_failures", "Times that reading or working ahead failed, by where.", ["reason"]
 )

@@ -75,8 +75,9 @@ class Switcher:
             return Decided(fixed)
         view = self._plans.pool()
         day_seconds = SECONDS_PER_DAY if view is None else view.prices.day_seconds
+        line = self._ahead.completed(partition, line)
         before, behind = self._ahead.around(partition, line.offset, AHEAD_SEGMENTS, BEHIND_SEGMENTS)
-        predicted = predict_one(mind.fit, line, before, behind, day_seconds)
+        predicted, features = predict_one(mind.fit, line, before, behind, day_seconds)
         quality = mind.belief.quality(predicted)
         seconds = line.duration_seconds or mind.fit.segment_seconds
         lag = max(0.0, turn.start_seconds - line.arrived_seconds)
@@ -116,7 +117,7 @@ class Switcher:
             choice.configuration,
             float(predicted[choice.configuration]),
             report,
-            tuple(line.features.get(name, 0.0) for name in mind.fit.feature_names),
+            tuple(features.tolist()),
         )
 
     def learn(self, decided: Decided, *, quality: float, core_seconds: float) -> None:
