@@ -126,8 +126,8 @@ class BurstServicer(burst_pb2_grpc.BurstServiceServicer):
     ) -> AsyncIterator[burst_pb2.WatchPoolResponse]:
         tenant = request.tenant or DEFAULT_TENANT
         while True:
-            left = await self._or_abort(context, lambda: self._left(tenant))
-            yield burst_pb2.WatchPoolResponse(pool=self._pool(), left_micro_usd=left)
+            budget, left = await self._or_abort(context, lambda: self._left(tenant))
+            yield burst_pb2.WatchPoolResponse(pool=self._pool(), left_micro_usd=left, budget=budget)
             before = self._endpoints.version
             for _ in range(_LOOKS):
                 await asyncio.sleep(_WATCH_SECONDS / _LOOKS)
@@ -144,12 +144,13 @@ class BurstServicer(burst_pb2_grpc.BurstServiceServicer):
             uplink_wait_seconds=self._gate.wait_seconds,
         )
 
-    def _left(self, tenant: str) -> int:
+    def _left(self, tenant: str) -> tuple[burst_pb2.Budget | None, int]:
         """Nothing for a tenant without a budget: it may watch all the same."""
         try:
-            return self._treasury.balance(tenant)[3] // NANO_PER_MICRO
+            budget, _, _, left = self._treasury.balance(tenant)
         except BudgetSpent:
-            return 0
+            return None, 0
+        return encode_budget(budget), left // NANO_PER_MICRO
 
     def _balance(self, tenant: str) -> burst_pb2.GetBudgetResponse:
         budget, spent, open_nano, left = self._treasury.balance(tenant)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skyscraper/v1/burst.proto\x12\rskyscraper.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0cQuoteRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x14\n\x0c\x63ore_seconds\x18\x02 \x01(\x01\"b\n\rQuoteResponse\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\x16\n\x0eleft_micro_usd\x18\x02 \x01(\x03\x12&\n\x04pool\x18\x03 \x01(\x0b\x32\x18.skyscraper.v1.PoolState\"W\n\x0eReserveRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x65iling_core_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x65xpires_seconds\x18\x03 \x01(\x01\"A\n\x0fReserveResponse\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x16\n\x0eheld_micro_usd\x18\x02 \x01(\x03\"=\n\rSettleRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ore_seconds\x18\x02 \x01(\x01\"+\n\x0eSettleResponse\x12\x19\n\x11\x63harged_micro_usd\x18\x01 \x01(\x03\"(\n\x0eReleaseRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\"\n\x10GetBudgetRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x93\x01\n\x11GetBudgetResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.Budget\x12\x17\n\x0fspent_micro_usd\x18\x03 \x01(\x03\x12\x16\n\x0eopen_micro_usd\x18\x04 \x01(\x03\x12\x16\n\x0eleft_micro_usd\x18\x05 \x01(\x03\"I\n\x10SetBudgetRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.Budget\"F\n\x11SetBudgetResponse\x12\x31\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32 .skyscraper.v1.GetBudgetResponse\"\"\n\x10WatchPoolRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x11WatchPoolResponse\x12&\n\x04pool\x18\x01 \x01(\x0b\x32\x18.skyscraper.v1.PoolState\x12\x16\n\x0eleft_micro_usd\x18\x02 \x01(\x03\"\xbf\x01\n\tPoolState\x12\x17\n\x0fready_endpoints\x18\x01 \x01(\x05\x12\x1a\n\x12\x64raining_endpoints\x18\x02 \x01(\x05\x12&\n\x1eprice_nano_usd_per_core_second\x18\x03 \x01(\x03\x12\x1a\n\x12\x63old_start_seconds\x18\x04 \x01(\x01\x12\x1c\n\x14waiting_core_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13uplink_wait_seconds\x18\x06 \x01(\x01\"\x86\x01\n\x06\x42udget\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\x19\n\x0frolling_seconds\x18\x02 \x01(\x01H\x00\x12\x31\n\x08\x63\x61lendar\x18\x03 \x01(\x0e\x32\x1d.skyscraper.v1.CalendarPeriodH\x00\x12\x11\n\ttime_zone\x18\x04 \x01(\tB\x08\n\x06window\"i\n\nBurstEntry\x12)\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x16.skyscraper.v1.BalanceH\x00\x12\'\n\x06leader\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.LeaderH\x00\x42\x07\n\x05\x65ntry\"\xb4\x02\n\x07\x42\x61lance\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x30\n\x0cwritten_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12)\n\x05\x65vent\x18\x04 \x01(\x0e\x32\x1a.skyscraper.v1.LedgerEvent\x12%\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x15.skyscraper.v1.Budget\x12\x16\n\x0eopen_micro_usd\x18\x06 \x01(\x03\x12\'\n\x05spent\x18\x07 \x03(\x0b\x32\x18.skyscraper.v1.SlotSpend\x12\x1f\n\x17settled_total_micro_usd\x18\x08 \x01(\x03\x12!\n\x19\x66orfeited_total_micro_usd\x18\t \x01(\x03\",\n\tSlotSpend\x12\x0c\n\x04slot\x18\x01 \x01(\x03\x12\x11\n\tmicro_usd\x18\x02 \x01(\x03\"L\n\x06Leader\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x30\n\x0cwritten_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd7\x01\n\x0cStageRequest\x12\x45\n\rconfiguration\x18\x01 \x03(\x0b\x32..skyscraper.v1.StageRequest.ConfigurationEntry\x12\x1c\n\x0f\x65xpected_frames\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10pipeline_version\x18\x03 \x01(\t\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_expected_frames\"\xdf\x01\n\x0bStageResult\x12\x15\n\rtimes_seconds\x18\x01 \x03(\x01\x12\x14\n\x0csource_width\x18\x02 \x01(\x05\x12\x15\n\rsource_height\x18\x03 \x01(\x05\x12\x16\n\x0e\x66rames_decoded\x18\x04 \x01(\x05\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\x01\x12\x32\n\ndetections\x18\x06 \x03(\x0b\x32\x1e.skyscraper.v1.FrameDetections\x12\x12\n\nbad_reason\x18\x07 \x01(\t\x12\x12\n\nbad_detail\x18\x08 \x01(\t\"@\n\x0f\x46rameDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x0e\n\x06labels\x18\x03 \x03(\x03*\x99\x01\n\x0e\x43\x61lendarPeriod\x12\x1f\n\x1b\x43\x41LENDAR_PERIOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41LENDAR_PERIOD_HOUR\x10\x01\x12\x17\n\x13\x43\x41LENDAR_PERIOD_DAY\x10\x02\x12\x18\n\x14\x43\x41LENDAR_PERIOD_WEEK\x10\x03\x12\x19\n\x15\x43\x41LENDAR_PERIOD_MONTH\x10\x04*\xab\x01\n\x0bLedgerEvent\x12\x1c\n\x18LEDGER_EVENT_UNSPECIFIED\x10\x00\x12\x18\n\x14LEDGER_EVENT_RESERVE\x10\x01\x12\x17\n\x13LEDGER_EVENT_SETTLE\x10\x02\x12\x18\n\x14LEDGER_EVENT_RELEASE\x10\x03\x12\x18\n\x14LEDGER_EVENT_FORFEIT\x10\x04\x12\x17\n\x13LEDGER_EVENT_BUDGET\x10\x05\x32\x9f\x04\n\x0c\x42urstService\x12\x42\n\x05Quote\x12\x1b.skyscraper.v1.QuoteRequest\x1a\x1c.skyscraper.v1.QuoteResponse\x12H\n\x07Reserve\x12\x1d.skyscraper.v1.ReserveRequest\x1a\x1e.skyscraper.v1.ReserveResponse\x12\x45\n\x06Settle\x12\x1c.skyscraper.v1.SettleRequest\x1a\x1d.skyscraper.v1.SettleResponse\x12H\n\x07Release\x12\x1d.skyscraper.v1.ReleaseRequest\x1a\x1e.skyscraper.v1.ReleaseResponse\x12N\n\tGetBudget\x12\x1f.skyscraper.v1.GetBudgetRequest\x1a .skyscraper.v1.GetBudgetResponse\x12N\n\tSetBudget\x12\x1f.skyscraper.v1.SetBudgetRequest\x1a .skyscraper.v1.SetBudgetResponse\x12P\n\tWatchPool\x12\x1f.skyscraper.v1.WatchPoolRequest\x1a .skyscraper.v1.WatchPoolResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skyscraper/v1/burst.proto\x12\rskyscraper.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0cQuoteRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x14\n\x0c\x63ore_seconds\x18\x02 \x01(\x01\"b\n\rQuoteResponse\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\x16\n\x0eleft_micro_usd\x18\x02 \x01(\x03\x12&\n\x04pool\x18\x03 \x01(\x0b\x32\x18.skyscraper.v1.PoolState\"W\n\x0eReserveRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x65iling_core_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x65xpires_seconds\x18\x03 \x01(\x01\"A\n\x0fReserveResponse\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x16\n\x0eheld_micro_usd\x18\x02 \x01(\x03\"=\n\rSettleRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ore_seconds\x18\x02 \x01(\x01\"+\n\x0eSettleResponse\x12\x19\n\x11\x63harged_micro_usd\x18\x01 \x01(\x03\"(\n\x0eReleaseRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"\"\n\x10GetBudgetRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x93\x01\n\x11GetBudgetResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.Budget\x12\x17\n\x0fspent_micro_usd\x18\x03 \x01(\x03\x12\x16\n\x0eopen_micro_usd\x18\x04 \x01(\x03\x12\x16\n\x0eleft_micro_usd\x18\x05 \x01(\x03\"I\n\x10SetBudgetRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12%\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.Budget\"F\n\x11SetBudgetResponse\x12\x31\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32 .skyscraper.v1.GetBudgetResponse\"\"\n\x10WatchPoolRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"z\n\x11WatchPoolResponse\x12&\n\x04pool\x18\x01 \x01(\x0b\x32\x18.skyscraper.v1.PoolState\x12\x16\n\x0eleft_micro_usd\x18\x02 \x01(\x03\x12%\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x15.skyscraper.v1.Budget\"\xbf\x01\n\tPoolState\x12\x17\n\x0fready_endpoints\x18\x01 \x01(\x05\x12\x1a\n\x12\x64raining_endpoints\x18\x02 \x01(\x05\x12&\n\x1eprice_nano_usd_per_core_second\x18\x03 \x01(\x03\x12\x1a\n\x12\x63old_start_seconds\x18\x04 \x01(\x01\x12\x1c\n\x14waiting_core_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13uplink_wait_seconds\x18\x06 \x01(\x01\"\x86\x01\n\x06\x42udget\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\x19\n\x0frolling_seconds\x18\x02 \x01(\x01H\x00\x12\x31\n\x08\x63\x61lendar\x18\x03 \x01(\x0e\x32\x1d.skyscraper.v1.CalendarPeriodH\x00\x12\x11\n\ttime_zone\x18\x04 \x01(\tB\x08\n\x06window\"i\n\nBurstEntry\x12)\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x16.skyscraper.v1.BalanceH\x00\x12\'\n\x06leader\x18\x02 \x01(\x0b\x32\x15.skyscraper.v1.LeaderH\x00\x42\x07\n\x05\x65ntry\"\xb4\x02\n\x07\x42\x61lance\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x30\n\x0cwritten_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12)\n\x05\x65vent\x18\x04 \x01(\x0e\x32\x1a.skyscraper.v1.LedgerEvent\x12%\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x15.skyscraper.v1.Budget\x12\x16\n\x0eopen_micro_usd\x18\x06 \x01(\x03\x12\'\n\x05spent\x18\x07 \x03(\x0b\x32\x18.skyscraper.v1.SlotSpend\x12\x1f\n\x17settled_total_micro_usd\x18\x08 \x01(\x03\x12!\n\x19\x66orfeited_total_micro_usd\x18\t \x01(\x03\",\n\tSlotSpend\x12\x0c\n\x04slot\x18\x01 \x01(\x03\x12\x11\n\tmicro_usd\x18\x02 \x01(\x03\"L\n\x06Leader\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x30\n\x0cwritten_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd7\x01\n\x0cStageRequest\x12\x45\n\rconfiguration\x18\x01 \x03(\x0b\x32..skyscraper.v1.StageRequest.ConfigurationEntry\x12\x1c\n\x0f\x65xpected_frames\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10pipeline_version\x18\x03 \x01(\t\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_expected_frames\"\xdf\x01\n\x0bStageResult\x12\x15\n\rtimes_seconds\x18\x01 \x03(\x01\x12\x14\n\x0csource_width\x18\x02 \x01(\x05\x12\x15\n\rsource_height\x18\x03 \x01(\x05\x12\x16\n\x0e\x66rames_decoded\x18\x04 \x01(\x05\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\x01\x12\x32\n\ndetections\x18\x06 \x03(\x0b\x32\x1e.skyscraper.v1.FrameDetections\x12\x12\n\nbad_reason\x18\x07 \x01(\t\x12\x12\n\nbad_detail\x18\x08 \x01(\t\"@\n\x0f\x46rameDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x0e\n\x06labels\x18\x03 \x03(\x03*\x99\x01\n\x0e\x43\x61lendarPeriod\x12\x1f\n\x1b\x43\x41LENDAR_PERIOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41LENDAR_PERIOD_HOUR\x10\x01\x12\x17\n\x13\x43\x41LENDAR_PERIOD_DAY\x10\x02\x12\x18\n\x14\x43\x41LENDAR_PERIOD_WEEK\x10\x03\x12\x19\n\x15\x43\x41LENDAR_PERIOD_MONTH\x10\x04*\xab\x01\n\x0bLedgerEvent\x12\x1c\n\x18LEDGER_EVENT_UNSPECIFIED\x10\x00\x12\x18\n\x14LEDGER_EVENT_RESERVE\x10\x01\x12\x17\n\x13LEDGER_EVENT_SETTLE\x10\x02\x12\x18\n\x14LEDGER_EVENT_RELEASE\x10\x03\x12\x18\n\x14LEDGER_EVENT_FORFEIT\x10\x04\x12\x17\n\x13LEDGER_EVENT_BUDGET\x10\x05\x32\x9f\x04\n\x0c\x42urstService\x12\x42\n\x05Quote\x12\x1b.skyscraper.v1.QuoteRequest\x1a\x1c.skyscraper.v1.QuoteResponse\x12H\n\x07Reserve\x12\x1d.skyscraper.v1.ReserveRequest\x1a\x1e.skyscraper.v1.ReserveResponse\x12\x45\n\x06Settle\x12\x1c.skyscraper.v1.SettleRequest\x1a\x1d.skyscraper.v1.SettleResponse\x12H\n\x07Release\x12\x1d.skyscraper.v1.ReleaseRequest\x1a\x1e.skyscraper.v1.ReleaseResponse\x12N\n\tGetBudget\x12\x1f.skyscraper.v1.GetBudgetRequest\x1a .skyscraper.v1.GetBudgetResponse\x12N\n\tSetBudget\x12\x1f.skyscraper.v1.SetBudgetRequest\x1a .skyscraper.v1.SetBudgetResponse\x12P\n\tWatchPool\x12\x1f.skyscraper.v1.WatchPoolRequest\x1a .skyscraper.v1.WatchPoolResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._loaded_options = None
   _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._serialized_options = b'8\001'
-  _globals['_CALENDARPERIOD']._serialized_start=2394
-  _globals['_CALENDARPERIOD']._serialized_end=2547
-  _globals['_LEDGEREVENT']._serialized_start=2550
-  _globals['_LEDGEREVENT']._serialized_end=2721
+  _globals['_CALENDARPERIOD']._serialized_start=2433
+  _globals['_CALENDARPERIOD']._serialized_end=2586
+  _globals['_LEDGEREVENT']._serialized_start=2589
+  _globals['_LEDGEREVENT']._serialized_end=2760
   _globals['_QUOTEREQUEST']._serialized_start=77
   _globals['_QUOTEREQUEST']._serialized_end=129
   _globals['_QUOTERESPONSE']._serialized_start=131
@@ -65,27 +65,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPOOLREQUEST']._serialized_start=889
   _globals['_WATCHPOOLREQUEST']._serialized_end=923
   _globals['_WATCHPOOLRESPONSE']._serialized_start=925
-  _globals['_WATCHPOOLRESPONSE']._serialized_end=1008
-  _globals['_POOLSTATE']._serialized_start=1011
-  _globals['_POOLSTATE']._serialized_end=1202
-  _globals['_BUDGET']._serialized_start=1205
-  _globals['_BUDGET']._serialized_end=1339
-  _globals['_BURSTENTRY']._serialized_start=1341
-  _globals['_BURSTENTRY']._serialized_end=1446
-  _globals['_BALANCE']._serialized_start=1449
-  _globals['_BALANCE']._serialized_end=1757
-  _globals['_SLOTSPEND']._serialized_start=1759
-  _globals['_SLOTSPEND']._serialized_end=1803
-  _globals['_LEADER']._serialized_start=1805
-  _globals['_LEADER']._serialized_end=1881
-  _globals['_STAGEREQUEST']._serialized_start=1884
-  _globals['_STAGEREQUEST']._serialized_end=2099
-  _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._serialized_start=2027
-  _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._serialized_end=2079
-  _globals['_STAGERESULT']._serialized_start=2102
-  _globals['_STAGERESULT']._serialized_end=2325
-  _globals['_FRAMEDETECTIONS']._serialized_start=2327
-  _globals['_FRAMEDETECTIONS']._serialized_end=2391
-  _globals['_BURSTSERVICE']._serialized_start=2724
-  _globals['_BURSTSERVICE']._serialized_end=3267
+  _globals['_WATCHPOOLRESPONSE']._serialized_end=1047
+  _globals['_POOLSTATE']._serialized_start=1050
+  _globals['_POOLSTATE']._serialized_end=1241
+  _globals['_BUDGET']._serialized_start=1244
+  _globals['_BUDGET']._serialized_end=1378
+  _globals['_BURSTENTRY']._serialized_start=1380
+  _globals['_BURSTENTRY']._serialized_end=1485
+  _globals['_BALANCE']._serialized_start=1488
+  _globals['_BALANCE']._serialized_end=1796
+  _globals['_SLOTSPEND']._serialized_start=1798
+  _globals['_SLOTSPEND']._serialized_end=1842
+  _globals['_LEADER']._serialized_start=1844
+  _globals['_LEADER']._serialized_end=1920
+  _globals['_STAGEREQUEST']._serialized_start=1923
+  _globals['_STAGEREQUEST']._serialized_end=2138
+  _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._serialized_start=2066
+  _globals['_STAGEREQUEST_CONFIGURATIONENTRY']._serialized_end=2118
+  _globals['_STAGERESULT']._serialized_start=2141
+  _globals['_STAGERESULT']._serialized_end=2364
+  _globals['_FRAMEDETECTIONS']._serialized_start=2366
+  _globals['_FRAMEDETECTIONS']._serialized_end=2430
+  _globals['_BURSTSERVICE']._serialized_start=2763
+  _globals['_BURSTSERVICE']._serialized_end=3306
 # @@protoc_insertion_point(module_scope)

@@ -374,18 +374,24 @@ class WatchPoolResponse(_message.Message):
 
     POOL_FIELD_NUMBER: _builtins.int
     LEFT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     left_micro_usd: _builtins.int
     @_builtins.property
     def pool(self) -> Global___PoolState: ...
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The tenant's budget; absent where it has none."""
+
     def __init__(
         self,
         *,
         pool: Global___PoolState | None = ...,
         left_micro_usd: _builtins.int = ...,
+        budget: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_micro_usd", b"left_micro_usd", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "left_micro_usd", b"left_micro_usd", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
