@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skyscraper.bus.profiles import publish_profile
-from skyscraper.demo.run import PROFILE
+from skyscraper.demo.day import PROFILE
 from skyscraper.demo.stack import Stack
 from skyscraper.demo.watch import Watch
 from skyscraper.models.repository import install_models
@@ -49,7 +49,10 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         for name in MACHINES:
             stack.add_burst_machine(name, models=models, shutdown_seconds=max(NOTICES_SECONDS))
         stack.add_gateway(budgets={"default": {"usd": 100.0}})
-        stack.add_decoder(control={"pool_cores": POOL_CORES, "limit_seconds": LIMIT_SECONDS})
+        # However slow the machine that runs this test is, segments are sent away.
+        stack.add_decoder(
+            burst={"longest_segments": 10.0}, control={"pool_cores": POOL_CORES, "limit_seconds": LIMIT_SECONDS}
+        )
         stack.add_tuner(
             pool_cores=POOL_CORES,
             plan_interval_seconds=2.0,
@@ -111,9 +114,7 @@ def test_machines_that_are_taken_away_lose_and_repeat_nothing(stack: Stack) -> N
     watch.close()
     processed = [one for one in reports if one.outcome == report_pb2.OUTCOME_PROCESSED]
     away = [one for one in during if one.decision.placement == report_pb2.PLACE_BURST]
-    latencies = [
-        (one.finished_time.ToMilliseconds() - one.published_time.ToMilliseconds()) / 1000 for one in during
-    ]
+    latencies = [(one.finished_time.ToMilliseconds() - one.published_time.ToMilliseconds()) / 1000 for one in during]
     failures: dict[str, int] = {}
     for one in during:
         if one.decision.burst_failure:

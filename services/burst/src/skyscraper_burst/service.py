@@ -138,6 +138,9 @@ class Gateway:
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # As the inference service: callers watch and ping without asking for anything.
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
             ]
         )
         front = OipFront(config, self._forwarder, self.treasury, self.endpoints, lambda: self.draining)

@@ -1,7 +1,6 @@
 """Segments on burst machines: what that would cost and take, as believed; and sending them there.
 
-Whole segments go: the compressed bytes up, detections down, tracking stays here. A stream's segments go one after the
-other, so what takes longer than a segment lasts is not offered: the stream would fall behind by it.
+Whole segments go: the compressed bytes up, detections down, tracking stays here.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ Floats = NDArray[np.float64]
 
 # Of a measurement of what answers take beside their work: the last ten or so count.
 _NEWEST_SHARE = 0.1
+# Of what is believed to be slow, with every segment: half of it is forgotten within a minute or two.
+_FADING_SHARE = 0.02
 # A call may take so many times what it should, and a moment more, before the pool is next: retries and a hedge fit in,
 # and what the budget must hold for it stays small.
 _PATIENCE, _PATIENCE_SECONDS = 2.5, 1.0
@@ -43,6 +44,17 @@ class AwayBelief:
         overhead = max(0.0, seconds - core_seconds)
         before = overhead if self.overhead_seconds is None else self.overhead_seconds
         self.overhead_seconds = before + _NEWEST_SHARE * (overhead - before)
+
+    def missed(self, *, expected_core_seconds: float, seconds: float) -> None:
+        """No answer came within so long: it would have taken more than that."""
+        self.overhead_seconds = max(self.overhead_seconds or 0.0, seconds - expected_core_seconds)
+
+    def fade(self, round_trip_seconds: float) -> None:
+        """With every segment of the stream: what was slow is believed to get better, or it would never be tried
+        again."""
+        before = self.overhead_seconds
+        if before is not None and before > round_trip_seconds:
+            self.overhead_seconds = before + _FADING_SHARE * (round_trip_seconds - before)
 
 
 @dataclass(frozen=True)
@@ -81,18 +93,17 @@ def offer(
     terms: BurstTerms,
     work: Floats,
     *,
-    segment_seconds: float,
-    most_seconds: float,
+    longest_seconds: float,
     round_trip_seconds: float,
     usd_price: float,
 ) -> Offer | None:
-    """None where nothing can be away. work [K] core-seconds in the pool, as estimated; most_seconds: the longest that
-    the segment may be away."""
+    """None where nothing can be away. work [K] core-seconds in the pool, as estimated; longest_seconds: what is
+    expected to take longer is not offered."""
     core_seconds = work * away.share * away.scale
     overhead = round_trip_seconds if away.overhead_seconds is None else away.overhead_seconds
     seconds = core_seconds + overhead + terms.uplink_wait_seconds
     with np.errstate(invalid="ignore"):
-        good = seconds <= min(segment_seconds, most_seconds)
+        good = seconds <= longest_seconds
     if not good.any():
         return None
     burst = BurstOffer(

@@ -61,6 +61,7 @@ class Bursting:
         terms = self._client.terms(tenant)
         if terms is None or view is None or view.prices.usd_per_day <= 0:
             return None
+        away.fade(self._config.round_trip_seconds)
         usd_price = price_of_a_dollar(terms, view, event_seconds)
         metrics.USD_PRICE.set(usd_price)
         # Until then the cheapest can still be done here, should nothing come back.
@@ -69,8 +70,7 @@ class Bursting:
             away,
             terms,
             work,
-            segment_seconds=segment_seconds,
-            most_seconds=most_seconds,
+            longest_seconds=min(self._config.longest_segments * segment_seconds, most_seconds),
             round_trip_seconds=self._config.round_trip_seconds,
             usd_price=usd_price,
         )

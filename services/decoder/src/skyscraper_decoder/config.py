@@ -58,6 +58,12 @@ class BurstClientConfig(Settings):
     most_seconds: float = Field(
         30.0, gt=0, description="Longest that a segment may be away; with the price, what it can cost at most."
     )
+    longest_segments: float = Field(
+        1.0,
+        gt=0,
+        description="A segment is not sent away where that should take longer than so many times its own length: a "
+        "stream's segments go one after the other, and it would fall behind.",
+    )
     round_trip_seconds: float = Field(
         0.2, ge=0, description="What an answer takes beside its work, until that has been measured."
     )

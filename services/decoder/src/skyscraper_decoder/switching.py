@@ -30,6 +30,8 @@ from skyscraper_decoder.turnstile import Turn
 
 Floats = NDArray[np.float64]
 
+# Failures that tell how long an answer takes.
+_TOO_SLOW = ("deadline", "link")
 _RULES = {
     Rule.FIXED: report_pb2.RULE_FIXED,
     Rule.PRICED: report_pb2.RULE_PRICED,
@@ -205,6 +207,8 @@ class Switcher:
         weighed, mind = decided.weighed, decided.mind
         if weighed is None or mind is None or decided.report is None:
             raise ValueError("only a segment that was sent away can come back")
+        if decided.sending is not None and reason in _TOO_SLOW:
+            mind.away.missed(expected_core_seconds=decided.sending.core_seconds, seconds=lost_seconds)
         lost = lost_seconds * weighed.pool_cores
         situation = replace(weighed.situation, slack_core_seconds=weighed.situation.slack_core_seconds - lost)
         choice = _choose(situation, mind, weighed.plan, weighed.fixed) or by_hand(situation, 0)

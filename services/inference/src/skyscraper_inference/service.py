@@ -60,6 +60,10 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
             ("grpc.max_send_message_length", config.max_message_bytes),
             # Two servers on one port would share its clients silently.
             ("grpc.so_reuseport", 0),
+            # Clients ping so often, also while nothing is asked, to notice a machine that is gone; by default a server
+            # takes that for abuse and closes the connection.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
         ],
     )
     oip_name = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

@@ -42,7 +42,7 @@ class PoolPrices:
 @dataclass(frozen=True)
 class Known:
     """Segments of one stream that are known: those in the buffer, and the last ones before. quality [T,K] as
-    predicted, normalised; event_seconds [T]; work [K] core-seconds; burst_usd [K] dollars of the same on burst machines,
+    predicted, normalised; event_seconds [T]; work [K] core-seconds; burst_usd [K] dollars on burst machines,
     None where they may not be used."""
 
     quality: Floats

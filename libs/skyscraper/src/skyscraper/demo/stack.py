@@ -109,10 +109,10 @@ class Stack:
         values = {"instance": name, "port": port, "pools": [{"targets": list(self.burst_targets.values())}]}
         return self._add(name, "skyscraper_burst", values | settings)
 
-    def add_decoder(self, name: str = "decoder", **settings: Any) -> Service:
+    def add_decoder(self, name: str = "decoder", *, burst: Mapping[str, Any] | None = None, **settings: Any) -> Service:
         values: dict[str, Any] = {"instance": name, "inference": {"target": f"127.0.0.1:{self._inference_port}"}}
         if self.gateway_targets:
-            values["burst"] = {"targets": list(self.gateway_targets)}
+            values["burst"] = {"targets": list(self.gateway_targets), **(burst or {})}
         return self._add(name, "skyscraper_decoder", values | settings)
 
     def add_loader(self, name: str = "loader", **settings: Any) -> Service:
