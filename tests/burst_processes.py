@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,9 +16,11 @@ from urllib.request import urlopen
 
 import grpc
 import grpc.aio
+import numpy as np
 import tomli_w
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from numpy.typing import NDArray
 from skyscraper.bus.admin import create_topics
 from skyscraper.bus.topics import topic_specs
 from skyscraper.processes import free_ports, spawn, tail
@@ -26,6 +29,8 @@ from skyscraper.v1 import burst_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
+# The model of a declared machine.
+DECLARED = "declared"
 _START_SECONDS = 60.0
 
 
@@ -46,7 +51,7 @@ class GatewayProcess:
         values: dict[str, Any] = {
             "instance": folder.name,
             "port": self.port,
-            "pools": [{"targets": list(targets)}],
+            "pools": [{"targets": list(targets)}] if targets else [],
             "metrics": {"port": self._metrics_port},
             "kafka": {"bootstrap_servers": bootstrap_servers},
             "log_format": "json",
@@ -116,12 +121,17 @@ def money(channel: grpc.Channel) -> burst_pb2_grpc.BurstServiceStub:
     return burst_pb2_grpc.BurstServiceStub(channel)
 
 
-def request(work_seconds: float, size_bytes: int = 100) -> oip.ModelInferRequest:
-    """For a declared machine: how much work to declare, and so many bytes beside it."""
-    message = oip.ModelInferRequest(model_name="declared")
-    message.parameters["work_seconds"].double_param = work_seconds
-    message.inputs.add(name="x", datatype="UINT8", shape=[1, size_bytes])
-    message.raw_input_contents.append(bytes(size_bytes))
+def declared(work_seconds: float, size_bytes: int = 8) -> dict[str, NDArray[np.float64]]:
+    """Inputs for a declared machine: how much work to declare, and so many bytes."""
+    return {"x": np.full((1, max(1, size_bytes // 8)), work_seconds)}
+
+
+def request(work_seconds: float, size_bytes: int = 8) -> oip.ModelInferRequest:
+    """The same as a message."""
+    x = declared(work_seconds, size_bytes)["x"]
+    message = oip.ModelInferRequest(model_name=DECLARED)
+    message.inputs.add(name="x", datatype="FP64", shape=x.shape)
+    message.raw_input_contents.append(x.tobytes())
     return message
 
 
@@ -158,7 +168,7 @@ class _Declared(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         self.requests = 0
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        seconds = request.parameters["work_seconds"].double_param
+        (seconds,) = struct.unpack("<d", request.raw_input_contents[0][:8])
         self.work += seconds
         self.requests += 1
         await asyncio.sleep(seconds)

@@ -51,7 +51,8 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         stack.add_gateway(budgets={"default": {"usd": 100.0}})
         # However slow the machine that runs this test is, segments are sent away.
         stack.add_decoder(
-            burst={"longest_segments": 10.0}, control={"pool_cores": POOL_CORES, "limit_seconds": LIMIT_SECONDS}
+            burst={"longest_segments": 10.0, "round_trip_seconds": 5.0},
+            control={"pool_cores": POOL_CORES, "limit_seconds": LIMIT_SECONDS},
         )
         stack.add_tuner(
             pool_cores=POOL_CORES,
