@@ -23,7 +23,8 @@ from skyscraper.localkafka import LocalBroker
 from skyscraper.pipeline import load_pipeline
 from skyscraper.processes import free_ports, spawn, stop, tail
 
-_READY_SECONDS = 60.0
+# Imports and warm-up take seconds; on a machine that is busy with other things, minutes.
+_READY_SECONDS = 180.0
 _STOP_SECONDS = 25.0
 _PROBE_SECONDS = 1.0
 
