@@ -177,7 +177,9 @@ class _Declared(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
 
 
 async def _serve(port: int) -> dict[str, float]:
-    servicer, server = _Declared(), grpc.aio.server()
+    # As our inference service: gateways ping to notice a machine that is gone.
+    options = [("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000)]
+    servicer, server = _Declared(), grpc.aio.server(options=options)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
