@@ -38,7 +38,10 @@ test: setup models check ## Everything, against a real broker
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
-	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/v1/*.proto
+	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/*/*.proto
+	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
+	  --grpc_python_out=libs/skyscraper/src --mypy_grpc_out=libs/skyscraper/src \
+	  proto/skyscraper/v1/burst.proto proto/skyscraper/keda/externalscaler.proto
 
 clean: ## Remove the virtual environment and build products (downloads stay in the user's cache)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache out
