@@ -31,7 +31,7 @@ check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
 	@$(UV) run --no-sync lint-imports
 	@$(UV) run --no-sync buf lint proto
 	@$(UV) run --no-sync python tools/write_reference.py --check
-	@$(UV) run --no-sync pytest -q tests/unit
+	@$(UV) run --no-sync pytest -q -n auto tests/unit
 
 check-chart: setup ## The Helm chart: schema, lint, unit tests, alerts, what the services say to it (installs helm)
 	@tools/kubernetes/install.sh chart
@@ -49,11 +49,14 @@ test-cluster: setup models ## The whole chart on a real one-node Kubernetes: abo
 	  $(UV) run --no-sync pytest -q -x -s tests/cluster
 
 test: setup models check check-chart ## Everything, against a real broker
-	@$(UV) run --no-sync pytest tests/integration tests/docs
+	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
-	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/v1/*.proto
+	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/*/*.proto
+	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
+	  --grpc_python_out=libs/skyscraper/src --mypy_grpc_out=libs/skyscraper/src \
+	  proto/skyscraper/v1/burst.proto proto/skyscraper/keda/externalscaler.proto
 
 clean: ## Remove the virtual environment and build products (downloads stay in the user's cache)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache out

@@ -85,6 +85,9 @@ class TunerConfig(ServiceConfig):
     usd_per_day: float = Field(
         0.0, ge=0, description="Dollars for burst machines of each tenant that has no entry in tenants."
     )
+    burst_usd_per_core_hour: float | None = Field(
+        None, gt=0, description="Price of a burst machine's core that is planned with; none: the profile's."
+    )
     tenants: dict[str, TenantQuota] = Field(default_factory=dict, description="Quotas by tenant.")
     refit: RefitConfig = Field(default_factory=RefitConfig, description="How predictors are learned anew.")
     state_folder: Path = Field(

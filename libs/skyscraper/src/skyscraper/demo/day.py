@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
 from skyscraper.demo.calibrate import measure_machine, scale_work
 from skyscraper.demo.cameras import Camera, cameras, render
 from skyscraper.demo.compare import DayRun, day_run
+from skyscraper.demo.spot import USD_PER_CORE_HOUR, add_burst_pool, budget_usd
 from skyscraper.demo.stack import Stack, StackError
 from skyscraper.demo.watch import Watch
 from skyscraper.models.repository import install_models
@@ -60,6 +61,8 @@ class Scenario:
     day_seconds: int
     static: Mapping[str, str]
     """The best configuration that fits the pool at all hours."""
+    burst_usd: float = 0.0
+    """Dollars that a day may spend on burst machines; 0: there are none."""
 
 
 def plan_scenario(fit: Fit, streams: int, day_seconds: int) -> Scenario:
@@ -81,8 +84,9 @@ def slots(day_seconds: float) -> int:
     return max(1, min(_SLOTS_PER_DAY, int(day_seconds / _LEAST_SLOT_SECONDS)))
 
 
-def prepare(stack: Stack, console: Console, *, day_seconds: int, streams: int) -> Scenario:
-    """Everything that a run needs but cameras and tuner: broker, models, services, the profile of this machine."""
+def prepare(stack: Stack, console: Console, *, day_seconds: int, streams: int, burst: bool = False) -> Scenario:
+    """Everything that a run needs but cameras and tuner: broker, models, services, the profile of this machine; with
+    `burst`, a burst pool."""
     message = load_profile(PROFILE)
     with console.status("") as status:
         status.update("fetching and converting the detectors (once) ...")
@@ -91,6 +95,8 @@ def prepare(stack: Stack, console: Console, *, day_seconds: int, streams: int) -
         status.update("measuring how fast this machine is ...")
         scale_work(message.fit, measure_machine(message.fit, cameras(1, _CALIBRATION_SECONDS)[0]))
     scenario = plan_scenario(decode_fit(message.fit), streams, day_seconds)
+    if burst:
+        scenario = replace(scenario, burst_usd=budget_usd(scenario.pool_cores, day_seconds))
     console.print(
         f"[bold]Skyscraper demo[/]: {streams} street cameras show a day in {day_seconds} s. The pool has "
         f"{scenario.pool_cores:.2f} cores; the dearest configuration would take "
@@ -101,6 +107,8 @@ def prepare(stack: Stack, console: Console, *, day_seconds: int, streams: int) -
         stack.start_broker()
         publish_profile(stack.client, message)
         stack.add_inference(models=models)
+        if burst:
+            add_burst_pool(stack, models=models, usd=scenario.burst_usd)
         stack.add_decoder(
             control={
                 "pool_cores": scenario.pool_cores,
@@ -129,6 +137,8 @@ def start_tuner(scenario: Scenario, stack: Stack, console: Console) -> None:
         plan_interval_seconds=5.0,
         lease_seconds=30.0,
         limit_seconds=limit_seconds(scenario.fit, day_seconds),
+        usd_per_day=scenario.burst_usd,
+        burst_usd_per_core_hour=USD_PER_CORE_HOUR,
     )
     stack.start("tuner")
     with console.status("the tuner plans the next day, from the profile and what it saw of this one ..."):
@@ -141,15 +151,24 @@ def start_tuner(scenario: Scenario, stack: Stack, console: Console) -> None:
         raise StackError(f"the tuner made no plan within {_PLAN_SECONDS:g} s; see {stack.log_path('tuner')}")
 
 
-def run_day(name: str, scenario: Scenario, stack: Stack, watch: Watch, console: Console) -> DayRun:
-    """One day of all cameras, until its last segment is processed."""
+def run_day(
+    name: str,
+    scenario: Scenario,
+    stack: Stack,
+    watch: Watch,
+    console: Console,
+    on_turn: Callable[[float], None] = lambda day_share: None,
+) -> DayRun:
+    """One day of all cameras, until its last segment is processed. `on_turn` is told about every second how much of
+    the day is over."""
     publisher = f"publisher-{name}"
     before, first = watch.published(), len(watch.totals.reports)
     count = round(scenario.day_seconds / scenario.fit.segment_seconds)
     stack.add_publisher([camera.stream(PIPELINE, scenario.static, count) for camera in scenario.cameras], publisher)
     stack.start(publisher)
     expected = before + len(scenario.cameras) * count
-    deadline = time.monotonic() + scenario.day_seconds + _DRAIN_SECONDS
+    started = time.monotonic()
+    deadline = started + scenario.day_seconds + _DRAIN_SECONDS
     with Live(console=console, refresh_per_second=2, transient=True) as live:
         while watch.accounted() < expected or watch.published() < expected:
             if time.monotonic() >= deadline:
@@ -158,6 +177,7 @@ def run_day(name: str, scenario: Scenario, stack: Stack, watch: Watch, console: 
                     f"{_DRAIN_SECONDS:g} s after the day's end; see the logs in {stack.folder / 'logs'}"
                 )
             watch.poll(_TURN_SECONDS)
+            on_turn((time.monotonic() - started) / scenario.day_seconds)
             stack.check()
             live.update(_table(name, stack, watch))
     console.print(_table(name, stack, watch))

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from skyscraper.demo.compare import DayRun
 from skyscraper.demo.day import PIPELINE, Scenario, prepare, run_day, start_tuner
 from skyscraper.demo.day_picture import draw_day
 from skyscraper.demo.picture import draw_picture
+from skyscraper.demo.spot import Interruptions, burst_result
 from skyscraper.demo.stack import Stack, StackError
 from skyscraper.demo.watch import Watch
 from skyscraper.lakehouse.catalog import open_catalog
@@ -51,7 +52,8 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo proves. `good` where nothing was lost or repeated and every segment is accounted for.
+    """What the demo proves. `good` where nothing was lost or repeated, every segment is accounted for,
+    and no more dollars were spent than the budget has.
 
     By run, `static` and `skyscraper`: quality (mean per segment, object-seconds), core_seconds, usd, count_error
     (against the truth), longest_wait_seconds.
@@ -70,6 +72,8 @@ class DemoResult:
     count_error: Mapping[str, float]
     longest_wait_seconds: Mapping[str, float]
     switches: int
+    burst: Mapping[str, float]
+    """See `spot.BurstResult`."""
     latency_seconds: Mapping[str, float]
     hop_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     picture: str = ""
@@ -79,7 +83,8 @@ class DemoResult:
     @property
     def good(self) -> bool:
         accounted = self.segments_published == self.segments_processed > 0
-        return accounted and self.segments_lost == 0 and self.rows_repeated == 0 and self.rows > 0
+        within_budget = self.burst["spent_usd"] <= self.burst["budget_usd"]
+        return accounted and self.segments_lost == 0 and self.rows_repeated == 0 and self.rows > 0 and within_budget
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "good": self.good}
@@ -97,13 +102,14 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
         shutil.rmtree(options.folder)
     options.folder.mkdir(parents=True)
     with _stopped_by_signals(), Stack(options.folder, partitions=options.streams) as stack:
-        scenario = prepare(stack, console, day_seconds=options.seconds, streams=options.streams)
+        scenario = prepare(stack, console, day_seconds=options.seconds, streams=options.streams, burst=True)
         watch = Watch(stack.client)
         try:
             runs = [run_day("static", scenario, stack, watch, console)]
             start_tuner(scenario, stack, console)
-            runs.append(run_day("skyscraper", scenario, stack, watch, console))
-            result = _summarise(stack, watch, scenario, runs, console, started)
+            interruptions = Interruptions(stack)
+            runs.append(run_day("skyscraper", scenario, stack, watch, console, interruptions.turn))
+            result = _summarise(stack, watch, scenario, runs, console, started, interruptions.done)
             if options.keep_running:
                 _keep_running(stack, console)
         finally:
@@ -112,7 +118,13 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
 
 
 def _summarise(
-    stack: Stack, watch: Watch, scenario: Scenario, runs: Sequence[DayRun], console: Console, started: float
+    stack: Stack,
+    watch: Watch,
+    scenario: Scenario,
+    runs: Sequence[DayRun],
+    console: Console,
+    started: float,
+    interruptions: int,
 ) -> DemoResult:
     messages = _read_rows(stack, watch)
     places = score.last_row_offsets(messages)
@@ -147,6 +159,7 @@ def _summarise(
         count_error=errors,
         longest_wait_seconds={run.name: round(run.longest_wait_seconds, 2) for run in runs},
         switches=runs[-1].switches,
+        burst=asdict(burst_result(stack, seen[half:], interruptions)),
         latency_seconds=score.percentiles(latencies.total),
         hop_seconds={hop: score.percentiles(values) for hop, values in latencies.hops.items()},
         picture=str(picture),
@@ -189,6 +202,11 @@ def _print_comparison(scenario: Scenario, runs: Sequence[DayRun], result: DemoRe
     table.add_row("equivalent dollars", *(f"{run.usd:.5f}" for run in runs))
     table.add_row("longest wait in the buffer", *(f"{run.longest_wait_seconds:.1f} s" for run in runs))
     console.print(table)
+    burst = result.burst
+    console.print(
+        f"burst pool: {burst['segments']} segments for {burst['spent_usd']:.6f} of {burst['budget_usd']:.6f} USD; "
+        f"machines were taken away {burst['interruptions']} times, {burst['came_back']} segments came back to the pool"
+    )
     needed = _static_cores(scenario, adaptive.quality / static.quality if static.quality else 1.0)
     if needed is not None:
         console.print(
