@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,24 +39,18 @@ def prometheus() -> Iterator[None]:
     rules = of_kind(render("-f", str(steps.VALUES)), "ConfigMap")
     text = next(one["data"]["skyscraper.yaml"] for one in rules if "skyscraper.yaml" in one["data"])
     (folder / "rules.yaml").write_text(text)
-    label = "__meta_kubernetes_pod_label_app_kubernetes_io_"
-    relabel = [
-        {"source_labels": [f"{label}name"], "regex": "skyscraper", "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "metrics", "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-        {"source_labels": [f"{label}component"], "target_label": "component"},
-    ]
-    discovery = {
-        "role": "pod",
-        "kubeconfig_file": os.environ["KUBECONFIG"],
-        "namespaces": {"names": [NAMESPACE]},
-    }
+    # Debian's Prometheus is built without discovery in Kubernetes: a file says what runs.
+    targets = folder / "targets.json"
+    targets.write_text("[]")
+    stop = threading.Event()
+    finder = threading.Thread(target=_find_pods, args=(targets, stop), daemon=True)
+    finder.start()
     config = {
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
         "rule_files": [str(folder / "rules.yaml")],
-        "scrape_configs": [{"job_name": "pods", "kubernetes_sd_configs": [discovery], "relabel_configs": relabel}],
+        "scrape_configs": [
+            {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "5s"}]}
+        ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     command = [
@@ -66,10 +61,33 @@ def prometheus() -> Iterator[None]:
     ]
     with (folder / "log" / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    steps.until("Prometheus answers", 30, _answers)
+    steps.until("Prometheus answers", 120, _answers)
     yield
+    stop.set()
     process.terminate()
     process.wait(10)
+
+
+def _find_pods(targets: Path, stop: threading.Event) -> None:
+    """What the chart's PodMonitor selects, with the labels that it gives."""
+    while not stop.wait(3.0):
+        found = json.loads(steps.kubectl("get", "pods", "-l", "app.kubernetes.io/name=skyscraper", "-o", "json"))
+        groups = [
+            {
+                "targets": [f"{pod['status']['podIP']}:9464"],
+                "labels": {
+                    "namespace": NAMESPACE,
+                    "pod": pod["metadata"]["name"],
+                    "component": pod["metadata"]["labels"]["app.kubernetes.io/component"],
+                },
+            }
+            for pod in found["items"]
+            if pod["status"]["phase"] == "Running" and "podIP" in pod["status"]
+            if any(port["name"] == "metrics" for one in pod["spec"]["containers"] for port in one.get("ports", []))
+        ]
+        fresh = targets.with_suffix(".new")
+        fresh.write_text(json.dumps(groups))
+        fresh.replace(targets)
 
 
 def _answers() -> bool:
