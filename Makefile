@@ -42,7 +42,7 @@ check-chart: setup ## The Helm chart: schema, lint, unit tests, alerts, what the
 images: setup ## Build the images of all services (docker, podman or buildah)
 	@deploy/images/build.sh
 
-test-cluster: setup models ## The whole chart on a real one-node Kubernetes: about 25 minutes the first time, then 10
+test-cluster: setup models ## The whole chart on a real Kubernetes of two nodes; builds it the first time (root, apt and Go)
 	@tools/kubernetes/install.sh cluster
 	@UV="$(UV)" tools/kubernetes/test_images.sh
 	@SPOT_IMAGES="inference.tar models.tar pause.tar" tools/kubernetes/cluster.sh \
