@@ -87,7 +87,7 @@ spec:
     spec:
       {{- $scheduling := dict "nodeSelector" (.nodeSelector | default .values.nodeSelector) "tolerations" (.tolerations | default .values.tolerations) "affinity" .values.affinity "priorityClassName" .values.priorityClassName }}
       {{- include "skyscraper.podCommon" (dict "root" $root "values" $scheduling) | nindent 6 }}
-      {{- include "skyscraper.spread" $labels | nindent 6 }}
+      {{- include "skyscraper.spread" (merge (dict "revision" "pod-template-hash") $labels) | nindent 6 }}
       terminationGracePeriodSeconds: {{ .grace }}
       {{- if ne $models.source "claim" }}
       initContainers:

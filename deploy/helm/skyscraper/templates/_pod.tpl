@@ -177,15 +177,18 @@ spec:
     matchLabels: {{- include "skyscraper.selectorLabels" . | nindent 6 }}
 {{- end -}}
 
-{{- /* dict: root, component */ -}}
+{{- /* dict: root, component, revision (the label that tells the pods of one revision) */ -}}
 {{- define "skyscraper.spread" -}}
 topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
     labelSelector: {matchLabels: {{ include "skyscraper.selectorLabels" . | fromYaml | toJson }}}
+    # Old pods that a rollout will end do not count.
+    matchLabelKeys: [{{ .revision | default \"controller-revision-hash\" }}]
   - maxSkew: 1
     topologyKey: topology.kubernetes.io/zone
     whenUnsatisfiable: ScheduleAnyway
     labelSelector: {matchLabels: {{ include "skyscraper.selectorLabels" . | fromYaml | toJson }}}
+    matchLabelKeys: [{{ .revision | default \"controller-revision-hash\" }}]
 {{- end -}}
