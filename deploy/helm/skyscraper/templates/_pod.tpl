@@ -185,10 +185,10 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector: {matchLabels: {{ include "skyscraper.selectorLabels" . | fromYaml | toJson }}}
     # Old pods that a rollout will end do not count.
-    matchLabelKeys: [{{ .revision | default \"controller-revision-hash\" }}]
+    matchLabelKeys: [{{ .revision | default "controller-revision-hash" }}]
   - maxSkew: 1
     topologyKey: topology.kubernetes.io/zone
     whenUnsatisfiable: ScheduleAnyway
     labelSelector: {matchLabels: {{ include "skyscraper.selectorLabels" . | fromYaml | toJson }}}
-    matchLabelKeys: [{{ .revision | default \"controller-revision-hash\" }}]
+    matchLabelKeys: [{{ .revision | default "controller-revision-hash" }}]
 {{- end -}}
