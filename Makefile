@@ -21,7 +21,7 @@ setup: $(filter .cache/%,$(UV)) ## Install everything the other targets need (th
 models: setup ## Fetch, convert and verify the detection models
 	@$(UV) run --no-sync python -m skyscraper.models
 
-demo: setup ## The main job on a real broker: six street cameras in, table rows out
+demo: setup ## The main job on a real broker: a day of eight street cameras in, table rows out
 	@$(UV) run --no-sync skyscraper demo
 
 check: setup ## Lint, types, import rules, protos, unit tests: under two minutes

@@ -27,6 +27,7 @@ import psutil
 from rich.console import Console
 from skyscraper.bus.profiles import publish_profile
 from skyscraper.bus.reports import seconds
+from skyscraper.bus.streams import register_streams
 from skyscraper.demo.cameras import Camera
 from skyscraper.demo.compare import DayRun
 from skyscraper.demo.day import PIPELINE, PROFILE, Scenario, limit_seconds, prepare, run_day, slots, start_tuner
@@ -41,6 +42,7 @@ from skyscraper.simulate.conditions import Resources
 from skyscraper.simulate.fitted import FittedStudy
 from skyscraper.simulate.trace import Trace, make_trace
 from skyscraper.v1 import report_pb2
+from skyscraper.v1.stream_pb2 import Stream
 
 MANY_STREAMS = 32
 # Of what the cheapest configurations of all take: admission counts on what their work may be, not on its mean.
@@ -60,8 +62,13 @@ def record_camera(camera: Camera, scenario: Scenario, folder: Path) -> Recording
         [configure(pipeline.knobs, one) for one in scenario.fit.configurations],
         partial=folder / f"{camera.stream_id}.npz",
         processes=0,
-        progress=lambda what, done, total: console.print(f"{camera.stream_id}: {what} {done} of {total}", end="\r"),
+        progress=lambda what, done, total: _say(camera, done, total),
     )
+
+
+def _say(camera: Camera, done: int, total: int) -> None:
+    if done == total:
+        console.print(f"{camera.stream_id}: every configuration on {total} segments")
 
 
 def as_trace(name: str, recording: Recording) -> Trace:
@@ -80,6 +87,11 @@ def live_day(folder: Path, streams: int, day_seconds: int) -> tuple[Scenario, Da
         scenario = prepare(stack, console, day_seconds=day_seconds, streams=streams)
         watch = Watch(stack.client)
         try:
+            register_streams(
+                stack.client,
+                [(Stream(stream_id=one.stream_id, pipeline=PIPELINE), None) for one in scenario.cameras],
+                deadline_seconds=READY_SECONDS,
+            )
             start_tuner(scenario, stack, console)
             run = run_day("live", scenario, stack, watch, console)
             views = watch.totals.streams.values()
