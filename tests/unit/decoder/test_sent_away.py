@@ -1,4 +1,4 @@
-"""A segment that is sent to burst machines: what comes back becomes rows; what does not is done here, in the same step."""
+"""A segment that is sent to burst machines: what comes back becomes rows; what does not is done here at once."""
 
 from __future__ import annotations
 
