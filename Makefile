@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup models demo test check proto clean
+.PHONY: help setup models demo test check check-chart test-cluster images proto clean
 
 PYTHON ?= python3
 # uv is used where it stands; else it is put into a folder of its own, without touching the system's Python.
@@ -33,7 +33,22 @@ check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
 	@$(UV) run --no-sync python tools/write_reference.py --check
 	@$(UV) run --no-sync pytest -q -n auto tests/unit
 
-test: setup models check ## Everything, against a real broker
+check-chart: setup ## The Helm chart: schema, lint, unit tests, alerts, what the services say to it (installs helm)
+	@tools/kubernetes/install.sh chart
+	@$(UV) run --no-sync python tools/write_chart.py --check
+	@$(UV) run --no-sync python tools/write_dashboards.py --check
+	@$(UV) run --no-sync pytest -q tests/chart
+
+images: setup ## Build the images of all services (docker, podman or buildah)
+	@deploy/images/build.sh
+
+test-cluster: setup models ## The whole chart on a real one-node Kubernetes: about 25 minutes the first time, then 10
+	@tools/kubernetes/install.sh cluster
+	@UV="$(UV)" tools/kubernetes/test_images.sh
+	@SPOT_IMAGES="inference.tar models.tar pause.tar" tools/kubernetes/cluster.sh \
+	  $(UV) run --no-sync pytest -q -x -s tests/cluster
+
+test: setup models check check-chart ## Everything, against a real broker
 	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
 
 proto: setup ## Generate the Python code of proto/ again

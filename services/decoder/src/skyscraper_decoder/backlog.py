@@ -63,8 +63,8 @@ class BacklogMeter:
         """Set the gauges of the owned partitions; those of lost ones go with their new owner."""
         for partition in [one for one in self._streams if one not in partitions]:
             stream = self._streams.pop(partition)
-            metrics.BACKLOG_SEGMENTS.remove(stream.stream_id)
-            metrics.HEADROOM_SECONDS.remove(stream.stream_id)
+            for gauge in (metrics.BACKLOG_SEGMENTS, metrics.OLDEST_WAITING_SECONDS, metrics.HEADROOM_SECONDS):
+                gauge.remove(stream.stream_id)
         for partition, stream in self._streams.items():
             _, high = consumer.get_watermark_offsets(TopicPartition(topics.SEGMENTS, partition), cached=True)
             waiting = max(0, high - stream.next_offset)
@@ -73,4 +73,5 @@ class BacklogMeter:
             rate = stream.segment_bytes / stream.segment_seconds if stream.segment_seconds > 0 else 0.0
             backlog = Backlog(max(0.0, age), int(waiting * stream.segment_bytes), rate)
             metrics.BACKLOG_SEGMENTS.labels(stream.stream_id).set(waiting)
+            metrics.OLDEST_WAITING_SECONDS.labels(stream.stream_id).set(backlog.oldest_age_seconds)
             metrics.HEADROOM_SECONDS.labels(stream.stream_id).set(headroom_seconds(backlog, self._retention))

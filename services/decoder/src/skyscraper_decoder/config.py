@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
+from skyscraper.rpc.tls import ClientTls
 from skyscraper.service.config import KafkaConfig, ServiceConfig, Settings
 
 
@@ -12,6 +13,7 @@ class InferenceConfig(Settings):
     """How to reach the inference service."""
 
     target: str = Field("127.0.0.1:8001", description="gRPC target; dns:///name:port balances over all addresses.")
+    tls: ClientTls | None = Field(None, description="None speaks in clear text: only inside a trusted network.")
     max_rows: int = Field(8, ge=1, description="Frames per request; the server batches across requests by itself.")
     call_seconds: float = Field(
         10.0, gt=0, description="Deadline of one request, its time in the server's queue included."

@@ -44,6 +44,11 @@ LAG_SECONDS = Gauge(
     "skyscraper_stream_lag_seconds", "Age of the video whose rows were committed last.", ["stream", "pipeline"]
 )
 BACKLOG_SEGMENTS = Gauge("skyscraper_stream_backlog_segments", "Segments in Kafka not yet committed.", ["stream"])
+OLDEST_WAITING_SECONDS = Gauge(
+    "skyscraper_stream_oldest_waiting_seconds",
+    "Age of the oldest segment of the backlog; 0 without one. It grows while nothing is committed.",
+    ["stream"],
+)
 HEADROOM_SECONDS = Gauge(
     "skyscraper_stream_headroom_seconds",
     "Seconds until retention would delete the oldest segment of the backlog.",

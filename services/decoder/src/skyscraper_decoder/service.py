@@ -15,6 +15,7 @@ from skyscraper.control.live import warm
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.burst_client import BurstClient
 from skyscraper.rpc.model_client import OipModelClient, open_channel
+from skyscraper.rpc.tls import channel_credentials
 from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
 
@@ -78,7 +79,7 @@ class Decoder:
                 cleanup.callback(burst_client.close)
                 self._bursting = Bursting(config.burst, burst_client)
             self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight, self._bursting)
-            self._channel = open_channel(config.inference.target)
+            self._channel = open_channel(config.inference.target, channel_credentials(config.inference.tls))
             cleanup.callback(self._channel.close)
             self._committer = Committer(
                 client,

@@ -63,6 +63,12 @@ class InferenceServiceConfig(ServiceConfig):
     )
     max_message_bytes: int = Field(64 * 1024 * 1024, gt=0, description="Largest gRPC message taken.")
     max_requests: int = Field(512, ge=1, description="Requests inside at once; each holds a thread while it waits.")
+    max_connection_age_seconds: float = Field(
+        120.0,
+        ge=1,
+        description="Connections are closed, without harm to their requests, after about so long: clients that balance "
+        "over a name's addresses look it up again then and find servers that were added.",
+    )
     warmup_shapes: tuple[WarmupShape, ...] = Field(
         (WarmupShape(height=320, width=320),), description="Image sizes to run before the service is ready."
     )

@@ -60,6 +60,9 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
             ("grpc.max_send_message_length", config.max_message_bytes),
             # Two servers on one port would share its clients silently.
             ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", int(config.max_connection_age_seconds * 1000)),
+            # What is under way ends by itself: the queue is bounded, and every request has a deadline.
+            ("grpc.max_connection_age_grace_ms", 60_000),
             # Clients ping so often, also while nothing is asked, to notice a machine that is gone; by default a server
             # takes that for abuse and closes the connection.
             ("grpc.keepalive_permit_without_calls", 1),

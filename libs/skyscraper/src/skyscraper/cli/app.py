@@ -17,6 +17,7 @@ from skyscraper.cli.fit import fit, profile_app
 from skyscraper.cli.kafka import LOCAL, Bootstrap, client_at
 from skyscraper.cli.plan import plan_app
 from skyscraper.cli.simulate import simulate
+from skyscraper.cli.smoke import smoke
 from skyscraper.cli.streams import stream_app
 from skyscraper.cli.top import top
 from skyscraper.cli.trace import trace_app
@@ -214,6 +215,7 @@ def query(
 app.command()(explain)
 app.command()(fit)
 app.command()(simulate)
+app.command()(smoke)
 app.command()(top)
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from skyscraper.service.config import KafkaConfig
+from skyscraper.bus.wait_for_topics import CommandConfig
+from skyscraper.service.config import KafkaConfig, load_config
 
 Bootstrap = Annotated[
     str,
@@ -15,8 +16,12 @@ Bootstrap = Annotated[
 LOCAL = "127.0.0.1:9092"
 
 
+def kafka_at(bootstrap: str) -> KafkaConfig:
+    """The address as given, TLS and SASL from the environment. Raises ConfigError."""
+    return load_config(CommandConfig, None).kafka.model_copy(update={"bootstrap_servers": bootstrap})
+
+
 def client_at(bootstrap: str) -> dict[str, Any]:
-    """librdkafka's settings."""
-    client = KafkaConfig(bootstrap_servers=bootstrap).client()
+    """librdkafka's settings. Raises ConfigError."""
     # A broker that does not answer is told in one sentence, not in librdkafka's own log.
-    return client | {"log_level": 2}
+    return kafka_at(bootstrap).client() | {"log_level": 2}

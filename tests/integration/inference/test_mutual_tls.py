@@ -1,0 +1,92 @@
+"""A server with mutual TLS: the decoder's client with a certificate is served, others are not."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from skyscraper.errors import ConfigError
+from skyscraper.rpc.errors import InferenceUnreachable
+from skyscraper.rpc.model_client import OipModelClient, open_channel
+from skyscraper.rpc.tls import ClientTls, channel_credentials
+
+ECHO = {
+    "floats": np.zeros((1, 4), dtype=np.float32),
+    "counts": np.zeros((1, 2), dtype=np.int64),
+    "flags": np.zeros((1, 2), dtype=np.bool_),
+}
+
+
+def openssl(*words: str) -> None:
+    subprocess.run(("openssl", *words), check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and one certificate for servers and clients of `localhost`, as the chart's."""
+    folder = tmp_path_factory.mktemp("pki")
+    new_key = ("req", "-newkey", "rsa:2048", "-nodes")
+    authority = (
+        "-x509",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=test-ca",
+        "-keyout",
+        f"{folder}/ca.key",
+        "-out",
+        f"{folder}/ca.crt",
+    )
+    openssl(*new_key, *authority)
+    openssl(*new_key, "-subj", "/CN=test", "-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.csr")
+    (folder / "names").write_text("subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth")
+    signer = ("-CA", f"{folder}/ca.crt", "-CAkey", f"{folder}/ca.key", "-CAcreateserial", "-days", "1")
+    wanted = ("-in", f"{folder}/tls.csr", "-out", f"{folder}/tls.crt", "-extfile", f"{folder}/names")
+    openssl("x509", "-req", *signer, *wanted)
+    return folder
+
+
+def infer(target: str, credentials: grpc.ChannelCredentials | None) -> Any:
+    channel = open_channel(target, credentials)
+    try:
+        client = OipModelClient(channel, max_rows=1, call_seconds=5, retry_seconds=2)
+        return client.infer("echo", ECHO)
+    finally:
+        channel.close()
+
+
+def test_a_client_with_a_certificate_is_served_and_one_without_is_not(
+    pki: Path, new_server: Callable[..., Any]
+) -> None:
+    pair = {"certificate_path": f"{pki}/tls.crt", "key_path": f"{pki}/tls.key"}
+    server = new_server(tls=pair | {"client_ca_path": f"{pki}/ca.crt"}).start()
+    target = f"localhost:{server.port}"
+    known = ClientTls(ca_path=pki / "ca.crt", certificate_path=pki / "tls.crt", key_path=pki / "tls.key")
+    assert infer(target, channel_credentials(known))
+    nameless = grpc.ssl_channel_credentials(root_certificates=(pki / "ca.crt").read_bytes())
+    for stranger in (nameless, None):
+        with pytest.raises(InferenceUnreachable):
+            infer(target, stranger)
+
+
+def test_a_missing_certificate_is_named(pki: Path) -> None:
+    lacking = ClientTls(ca_path=pki / "ca.crt", certificate_path=pki / "none.crt", key_path=pki / "tls.key")
+    with pytest.raises(ConfigError, match=r"none\.crt cannot be read"):
+        channel_credentials(lacking)
+    assert channel_credentials(None) is None
+
+
+def test_no_request_fails_while_connections_are_renewed_under_it(new_server: Callable[..., Any]) -> None:
+    server = new_server(max_connection_age_seconds=1.0).start()
+    channel = open_channel(server.target)
+    client = OipModelClient(channel, max_rows=1, call_seconds=5, retry_seconds=5)
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        assert client.infer("echo", ECHO)
+    channel.close()

@@ -1,0 +1,3 @@
+module skyscraper.dev/pause
+
+go 1.24.0
