@@ -31,12 +31,19 @@ class AdamSettings:
 class FusedAdam:
     """Steps the experts of one layer within `backward`. The other parameters need an optimizer of their own."""
 
-    def __init__(self, experts: FfnExperts, settings: AdamSettings = AdamSettings()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        experts: FfnExperts,
+        settings: AdamSettings = AdamSettings(),  # noqa: B008 - frozen
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """`device="meta"` makes no moments: `MappedExperts.optimizer` then puts them into files."""
         if experts.on_gradient is not None:
             raise SettingError("these experts are stepped by another optimizer already")
         self.settings = settings
         self.moments: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] = tuple(
-            (torch.zeros_like(weight, requires_grad=False), torch.zeros_like(weight, requires_grad=False))
+            (torch.zeros_like(weight, requires_grad=False, device=device), torch.zeros_like(weight, requires_grad=False, device=device))
             for weight in (experts.up, experts.down)
         )  # type: ignore[assignment]
         self.steps = torch.zeros(len(experts))

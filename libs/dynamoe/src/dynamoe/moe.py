@@ -155,6 +155,20 @@ class MoE(nn.Module):
             out = self._routed(rows, k, n, sample_ids, None if cached is None else cached[0])
         return out.view(*x.shape[:-1], -1) if isinstance(self.experts, FfnExperts) and len(out) == len(rows) else out
 
+    def mix(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """[T, d]: the weighted sum of the experts' outputs for another router's choice.
+
+        x [T, d], experts [T, k] int64, weights [T, k]. The plan's capacity applies; the layer's gate does not run.
+        """
+        return self._run(x, weights, experts, None, None, unchanged=None)
+
+    @staticmethod
+    def from_hf(block: Any, **settings: Any) -> nn.Module:
+        """`dynamoe.hf.from_hf`: transformers' Mixtral, Qwen-MoE and OLMoE blocks on the same weights."""
+        from dynamoe.hf import from_hf
+
+        return from_hf(block, **settings)
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"plan": self.plan.to_dict()}
 
