@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import torch
-
 from dynamoe import Activation, FfnExperts, MoE, Overflow, Plan, Precision, Rows
 from dynamoe.memory import Arena
 from dynamoe.policies import local_capacity, recompile
 from dynamoe.recompile import Change, Recompile
+
 from mixture.contenders import D_FF, D_MODEL, Case, our_layer, problem, route
 from mixture.timing import clock, run_once
 
@@ -33,8 +33,8 @@ def drifting_routes(*, steps: int, tokens: int, drifts: int, seed: int) -> list[
 def measure_recompile(*, tokens: int, steps: int, drifts: int) -> dict[str, Any]:
     """A static plan with one alpha that drops nothing in the whole run, against local capacities that follow.
 
-    Both compute their whole capacity, so both have shapes known beforehand; both drop nothing (the moving plan grows for
-    the step where a row would not fit). `exact` computes only the rows that are there and is shown beside them.
+    Both compute their whole capacity, so both have shapes known beforehand; both drop nothing (the moving plan grows
+    for the step where a row would not fit). `exact` computes only the rows that are there and is shown beside them.
     """
     routes = drifting_routes(steps=steps, tokens=tokens, drifts=drifts, seed=1)
     counts = [torch.bincount(route_.reshape(-1), minlength=_EXPERTS) for route_ in routes]
@@ -46,7 +46,7 @@ def measure_recompile(*, tokens: int, steps: int, drifts: int) -> dict[str, Any]
     plans = {
         "static": (Plan(alpha=alpha, rows=Rows.STATIC), None),
         "recompiled": (
-            Plan(alpha=(alpha,) * _EXPERTS, rows=Rows.STATIC, overflow=Overflow.GROW),
+            Plan(alpha=(1.25,) * _EXPERTS, rows=Rows.STATIC, overflow=Overflow.GROW),
             recompile(local_capacity(steps=2)),
         ),
         "exact": (Plan(), None),
@@ -113,7 +113,8 @@ def measure_swaps(*, swaps: int, tokens: int) -> dict[str, Any]:
 
     rule = Recompile(trigger=lambda plan, score: True, alter=alter, launch_ahead=1)
     layer = MoE(_experts(made), case.k, plan=plans[0], policy=rule)
-    pauses, steps = [], []
+    pauses: list[float] = []
+    steps: list[float] = []
     while len(pauses) < swaps:
         started = time.perf_counter()
         run_once(made, lambda: layer.mix(made.x, made.chosen, made.weights))
@@ -142,7 +143,7 @@ def measure_serving(*, rounds: int) -> dict[str, Any]:
     from mixture.contenders import ours, transformers_grouped
     from mixture.timing import compare
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for tokens in (1, 8, 16, 64, 128, 512, 2048):
         narrow = problem(Case(_EXPERTS, _K, tokens, "bf16", "zipf", False))
         wide = problem(Case(_EXPERTS, _K, tokens, "fp32", "zipf", False))

@@ -11,10 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from dynamoe import Activation, FfnExperts, MoE, Plan
 from dynamoe.dispatch import capacities, group
+from torch import Tensor, nn
 
 D_MODEL, D_FF = 512, 2048
 GROUP_TOKENS = 1024

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from dynamoe import Precision
+
 from mixture.contenders import (
     GROUP_TOKENS,
     Case,

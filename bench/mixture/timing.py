@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
+
 from mixture.contenders import Layer, Problem
 
 # glibc keeps freed memory instead of giving it back: what the training notes of several projects recommend.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
-
 from dynamoe.combine import combine
 from dynamoe.dispatch import capacities, group
 from dynamoe.experts import FfnExperts
@@ -14,6 +12,7 @@ from dynamoe.kernels import Activation, FfnShape, Product, activate, fused_ffn, 
 from dynamoe.memory import Arena
 from dynamoe.plan import Precision
 from dynamoe.prepared import prepare, prepared_ffn
+from torch import Tensor
 
 _ARENA = Arena(keep_bytes=64 * 1024**2)
 _FORMS = [(activation, gated) for activation in Activation for gated in (False, True)]
@@ -36,7 +35,9 @@ def _batch(dtype: torch.dtype = torch.float64, rows: int = 9, n: int = 4, k: int
     return x, weights, experts
 
 
-def _plain(x: Tensor, weights: Tensor, up: Tensor, down: Tensor, experts: Tensor, shape: FfnShape, alpha: float | None) -> Tensor:
+def _plain(
+    x: Tensor, weights: Tensor, up: Tensor, down: Tensor, experts: Tensor, shape: FfnShape, alpha: float | None
+) -> Tensor:
     limits = capacities(alpha, n=shape.experts, k=experts.shape[1], batch=len(x))
     dispatch = group(experts, shape.experts, limits)
     act = {"relu": torch.relu, "gelu": torch.nn.functional.gelu, "silu": torch.nn.functional.silu}[shape.activation]
@@ -125,7 +126,7 @@ def test_prepared_weights_give_the_same_within_their_precision(
     with torch.no_grad():
         dispatch = group(experts, 4, None)
         expected = _plain(x, weights, up, down, experts, shape, None)
-        actual = prepared_ffn(x, weights, prepare(up, down, precision), dispatch, shape, _ARENA)
+        actual = prepared_ffn(x, weights, prepare(up, down, precision), dispatch, shape)
     assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
@@ -136,7 +137,7 @@ def test_an_int8_row_does_not_depend_on_its_batch() -> None:
 
     def run(rows: slice) -> Tensor:
         dispatch = group(experts[rows], 4, None)
-        return prepared_ffn(x.detach()[rows], weights.detach()[rows], prepared, dispatch, shape, _ARENA)
+        return prepared_ffn(x.detach()[rows], weights.detach()[rows], prepared, dispatch, shape)
 
     assert torch.equal(run(slice(0, 9))[:2], run(slice(0, 2)))
 

@@ -1,11 +1,8 @@
-"""Policies are functions of plan and score: hysteresis, constant sums, collapse, the cache's and the precision's switch."""
+"""Policies are functions of plan and score: hysteresis, constant sums, collapse, cache and precision."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dynamoe import Plan, Precision, Score
 from dynamoe.policies import (
     CACHE_STEPS,
@@ -21,6 +18,8 @@ from dynamoe.policies import (
     replicas,
     shared_capacity,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 _needs = st.lists(st.floats(0, 8), min_size=2, max_size=16)
 
@@ -50,15 +49,17 @@ def test_needs_that_wander_inside_the_band_never_recompile() -> None:
 
 
 @given(_needs, st.floats(0.5, 32))
-def test_shared_capacity_keeps_its_sum_and_starves_nobody_before_a_hotter_one(needed: list[float], total: float) -> None:
+def test_shared_capacity_keeps_its_sum_and_starves_nobody_before_a_hotter_one(
+    needed: list[float], total: float
+) -> None:
     given_ = shared_capacity(needed, total=total)
     assert sum(given_) == pytest.approx(total)
     short = [need - have for need, have in zip(needed, given_, strict=True) if need > have + 1e-9]
     if short:
         level = max(given_)
-        assert all(
-            have == pytest.approx(min(need, level)) for need, have in zip(needed, given_, strict=True)
-        ), "water filling"
+        assert all(have == pytest.approx(min(need, level)) for need, have in zip(needed, given_, strict=True)), (
+            "water filling"
+        )
 
 
 @given(_needs)
@@ -126,7 +127,10 @@ def test_hot_experts_are_replicated_and_cold_ones_are_not() -> None:
 
 def test_auto_takes_the_rule_that_fits_the_plan() -> None:
     decide = auto()
-    global_change, local_change = decide(Plan(alpha=4.0), _score([1.0, 1.0])), decide(Plan(alpha=(4.0, 4.0)), _score([1.0, 1.0]))
+    global_change, local_change = (
+        decide(Plan(alpha=4.0), _score([1.0, 1.0])),
+        decide(Plan(alpha=(4.0, 4.0)), _score([1.0, 1.0])),
+    )
     assert global_change is not None
     assert isinstance(global_change.plan.alpha, float)
     assert local_change is not None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dynamoe import FfnExperts, MoE
 from dynamoe.__main__ import main
 from dynamoe.policies import capacity

@@ -16,8 +16,8 @@ def with_zero_row(grouped: Tensor) -> Tensor:
 def combine(grouped: Tensor, weights: Tensor, dispatch: Dispatch) -> Tensor:
     """The cooperative output: `out_b = sum_j weights_bj * y_bj`, dropped assignments adding zero.
 
-    `grouped` is [R, ...] in the order of `dispatch`, `weights` is [B, k]. The gradient of `weights_bj` is `<g_b, y_bj>`,
-    that of an expert's row `weights_bj * g_b`.
+    `grouped` is [R, ...] in the order of `dispatch`, `weights` is [B, k]. The gradient of `weights_bj` is
+    `<g_b, y_bj>`, that of an expert's row `weights_bj * g_b`.
     """
     batch, k = dispatch.position.shape
     per_slot = with_zero_row(grouped).index_select(0, dispatch.position.reshape(-1)).view(batch, k, *grouped.shape[1:])

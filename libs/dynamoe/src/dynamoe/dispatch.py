@@ -89,7 +89,9 @@ def _fit(order: Tensor, wanted: Sequence[int], kept: Sequence[int], places: Sequ
     return torch.cat(parts)
 
 
-def group_by(x: Tensor, experts: Tensor, n: int, alpha: Sequence[float] | float | None) -> tuple[list[Tensor], Dispatch]:
+def group_by(
+    x: Tensor, experts: Tensor, n: int, alpha: Sequence[float] | float | None
+) -> tuple[list[Tensor], Dispatch]:
     """The paper's operator: each expert's rows of `x` [B, ...] as n tensors [kept_e, ...], and where they came from.
 
     Differentiable in `x`; a dropped assignment has no part in the gradient.

@@ -67,9 +67,7 @@ class ModuleExperts(nn.Module):
     def forward(self, grouped: Tensor, places: tuple[int, ...]) -> Tensor:
         """[R, ...]: each expert's rows through it, in the same order. An expert without rows is not run."""
         parts = [
-            member(rows)
-            for member, rows in zip(self.members, grouped.split(list(places)), strict=True)
-            if len(rows)
+            member(rows) for member, rows in zip(self.members, grouped.split(list(places)), strict=True) if len(rows)
         ]
         # A batch whose every assignment was dropped still has a shape: one row through one expert, taken away again.
         return torch.cat(parts) if parts else self.members[0](grouped.new_zeros(1, *grouped.shape[1:]))[:0]

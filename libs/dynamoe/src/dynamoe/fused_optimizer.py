@@ -43,7 +43,10 @@ class FusedAdam:
             raise SettingError("these experts are stepped by another optimizer already")
         self.settings = settings
         self.moments: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] = tuple(
-            (torch.zeros_like(weight, requires_grad=False, device=device), torch.zeros_like(weight, requires_grad=False, device=device))
+            (
+                torch.zeros_like(weight, requires_grad=False, device=device),
+                torch.zeros_like(weight, requires_grad=False, device=device),
+            )
             for weight in (experts.up, experts.down)
         )  # type: ignore[assignment]
         self.steps = torch.zeros(len(experts))

@@ -44,7 +44,8 @@ def from_hf(block: Any, **settings: Any) -> nn.Module:
     The weights are shared with the block, not copied. Returns a `MoE`, or a `SharedExpertMoE` around one. Raises
     SettingError for a block of another make.
     """
-    experts, gate = getattr(block, "experts", None), getattr(block, "gate", None)
+    experts: Any = getattr(block, "experts", None)
+    gate: Any = getattr(block, "gate", None)
     up, down = getattr(experts, "gate_up_proj", None), getattr(experts, "down_proj", None)
     if not (isinstance(up, Tensor) and isinstance(down, Tensor) and hasattr(gate, "weight") and hasattr(gate, "top_k")):
         raise SettingError(

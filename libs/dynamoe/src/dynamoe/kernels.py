@@ -5,7 +5,8 @@ keeps one activation per assignment for the backward pass (torch's own graph kee
 pass is written by hand: it gathers again instead of storing, and never has more than one expert's intermediate
 gradient alive.
 
-Rows come in the order of `Dispatch`. T rows, k choices, n experts, R places in the grouped matrix, d and f the layer's widths.
+Rows come in the order of `Dispatch`. T rows, k choices, n experts, R places in the grouped matrix, d and f the
+layer's widths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +26,9 @@ from torch.nn import functional
 from dynamoe.dispatch import Dispatch
 from dynamoe.memory import Arena
 
-
-# Rows and repetitions of the trial: the size of an expert's share of a training batch, in less than a tenth of a second.
-_TRIAL_ROWS = 128
-_TRIALS = 5
+# Rows and repetitions of the trial: the size of an expert's share of a training batch, in a tenth of a second.
+_TRIAL_ROWS = 64
+_TRIALS = 12
 
 
 class Activation(StrEnum):
@@ -82,13 +83,19 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Whether this torch has oneDNN's linear operator for this type on this machine."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - as torch's own compiler asks
+
+
+def onednn_linear(x: Tensor, weight: Tensor, *, relu: bool) -> Tensor:
+    """[c, o], a new tensor, from [c, i] and [o, i]; the weight may be strided or rearranged."""
+    linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - torch's compiler emits it; there is no public name
+    return linear(x, weight, None, "relu" if relu else "none", [], "")  # type: ignore[no-any-return]
 
 
 def multiply(x: Tensor, weight: Tensor, out: Tensor, product: Product, *, relu: bool) -> Tensor:
     """`x @ weight.T`, [c, i] and [o, i] to [c, o]; with relu where asked. The result may or may not be `out`."""
     if product is Product.ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "relu" if relu else "none", [], "")  # type: ignore[no-any-return]
+        return onednn_linear(x, weight, relu=relu)
     torch.mm(x, weight.t(), out=out)
     return out.relu_() if relu else out
 
@@ -151,18 +158,17 @@ class _FusedFfn(torch.autograd.Function):
         sink = _stacked_gradients(up, down, arena) if on_gradient is None else None
         step = _BackwardStep(shape, arena, product, max(dispatch.places, default=0), x.dtype)
         scale = dispatch.scale(weights).unsqueeze(1)
+        gathered = [arena.take(len(rows), shape.d_model, dtype=x.dtype) for _ in range(3)]
+        x_rows = torch.index_select(x, 0, rows, out=gathered[0])
+        gradient_rows = torch.index_select(gradient, 0, rows, out=gathered[1])
+        scaled_rows = torch.mul(gradient_rows, scale, out=gathered[2])
         spans = _spans(dispatch)
         sizes = [end - start for _, start, end in spans]
-        pieces = zip(
-            spans, rows.split(sizes), scale.split(sizes), first,
-            to_x_grouped[:-1].split(sizes), to_weights_grouped[:-1].split(sizes), strict=True,
-        )  # fmt: skip
-        for (expert, _, _), rows_here, scale_here, first_here, to_x_here, to_weights_here in pieces:
+        tensors = (x_rows, gradient_rows, scaled_rows, scale, to_x_grouped[:-1], to_weights_grouped[:-1])
+        parts = (tensor.split(sizes) for tensor in tensors)
+        for (expert, _, _), first_here, *part in zip(spans, first, *parts, strict=True):
             to_up, to_down = step.single_gradients() if sink is None else (sink[0][expert], sink[1][expert])
-            step.run(
-                x, gradient, rows_here, scale_here, first_here, up[expert], down[expert],
-                to_x_here, to_weights_here, to_up, to_down,
-            )  # fmt: skip
+            step.run(_Rows(first_here, *part), up[expert], down[expert], to_up, to_down)
             if on_gradient is not None:
                 on_gradient(expert, to_up, to_down)
         if sink is not None:
@@ -172,8 +178,8 @@ class _FusedFfn(torch.autograd.Function):
                     sink[1][expert].zero_()
         to_x = weighted_sum(to_x_grouped, dispatch.position, None) if ctx.needs_input_grad[0] else None
         to_weights = to_weights_grouped[dispatch.position] if ctx.needs_input_grad[1] else None
-        to_up, to_down = (None, None) if sink is None else sink
-        return to_x, to_weights, to_up, to_down, None, None, None, None, None
+        stacked = (None, None) if sink is None else sink
+        return to_x, to_weights, *stacked, None, None, None, None, None
 
 
 def _forward(
@@ -216,6 +222,21 @@ def _forward(
     return kept
 
 
+class _Rows(NamedTuple):
+    """One expert's rows in the backward pass: c of them."""
+
+    first: Tensor
+    """[c, f or 2f], as the forward pass kept it."""
+    x: Tensor
+    gradient: Tensor
+    """[c, d], of the layer's output; `scaled` is the same times the mixing weights."""
+    scaled: Tensor
+    scale: Tensor
+    """[c, 1], the mixing weights."""
+    to_x: Tensor
+    to_weights: Tensor
+
+
 class _BackwardStep:
     """One expert's share of the backward pass, and the workspaces that all experts share."""
 
@@ -225,8 +246,6 @@ class _BackwardStep:
         self._product = product
         self._dtype = dtype
         self._in_place = shape.activation is Activation.RELU and not shape.gated
-        self._x = arena.take(most, shape.d_model, dtype=dtype)
-        self._gradient = arena.take(most, shape.d_model, dtype=dtype)
         self._to_hidden = arena.take(most, shape.d_ff, dtype=dtype)
         self._hidden = None if self._in_place else arena.take(most, shape.d_ff, dtype=dtype)
         self._to_first = None if self._in_place else arena.take(most, shape.up_rows, dtype=dtype)
@@ -242,37 +261,21 @@ class _BackwardStep:
             )
         return self._single
 
-    def run(
-        self,
-        x: Tensor,
-        gradient: Tensor,
-        rows: Tensor,
-        scale: Tensor,
-        first: Tensor,
-        up: Tensor,
-        down: Tensor,
-        to_x: Tensor,
-        to_weights: Tensor,
-        to_up: Tensor,
-        to_down: Tensor,
-    ) -> None:
-        """Fill `to_x` [c, d], `to_weights` [c], `to_up` and `to_down`. `scale` [c, 1] are the mixing weights."""
-        count = len(rows)
-        gradient_rows = torch.index_select(gradient, 0, rows, out=self._gradient[:count])
-        to_hidden = multiply(gradient_rows, down.t(), self._to_hidden[:count], self._product, relu=False)
-        hidden = first if self._hidden is None else activate(first, self._shape, self._hidden[:count])
+    def run(self, rows: _Rows, up: Tensor, down: Tensor, to_up: Tensor, to_down: Tensor) -> None:
+        """Fill `rows.to_x` [c, d], `rows.to_weights` [c], `to_up` and `to_down`."""
+        count = len(rows.x)
+        to_hidden = multiply(rows.gradient, down.t(), self._to_hidden[:count], self._product, relu=False)
+        hidden = rows.first if self._hidden is None else activate(rows.first, self._shape, self._hidden[:count])
         # <g, y> = <g, W h> = <W' g, h>: the outputs y need not be kept.
-        torch.linalg.vecdot(to_hidden, hidden, out=to_weights)
-        gradient_rows.mul_(scale)
-        torch.mm(gradient_rows.t(), hidden, out=to_down)
-        to_hidden.mul_(scale)
+        torch.linalg.vecdot(to_hidden, hidden, out=rows.to_weights)
+        torch.mm(rows.scaled.t(), hidden, out=to_down)
+        to_hidden.mul_(rows.scale)
         to_first = to_hidden if self._to_first is None else self._to_first[:count]
-        activate_backward(to_hidden, first, self._shape, to_first)
-        x_rows = torch.index_select(x, 0, rows, out=self._x[:count])
-        torch.mm(to_first.t(), x_rows, out=to_up)
-        result = multiply(to_first, up.t(), to_x, self._product, relu=False)
-        if result is not to_x:
-            to_x.copy_(result)
+        activate_backward(to_hidden, rows.first, self._shape, to_first)
+        torch.mm(to_first.t(), rows.x, out=to_up)
+        result = multiply(to_first, up.t(), rows.to_x, self._product, relu=False)
+        if result is not rows.to_x:
+            rows.to_x.copy_(result)
 
 
 def weighted_sum(grouped: Tensor, position: Tensor, weights: Tensor | None) -> Tensor:
@@ -319,7 +322,11 @@ def activate_backward(to_hidden: Tensor, first: Tensor, shape: FfnShape, out: Te
 def _spans(dispatch: Dispatch) -> list[tuple[int, int, int]]:
     """(expert, first place, end) of every expert that takes something."""
     ends = list(accumulate(dispatch.places))
-    return [(expert, end - count, end) for expert, (count, end) in enumerate(zip(dispatch.places, ends, strict=True)) if count]
+    return [
+        (expert, end - count, end)
+        for expert, (count, end) in enumerate(zip(dispatch.places, ends, strict=True))
+        if count
+    ]
 
 
 def _stacked_gradients(up: Tensor, down: Tensor, arena: Arena) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from dynamoe.kernels import fastest_product, fused_ffn
 from dynamoe.memory import SHARED_ARENA, Arena
 from dynamoe.plan import Overflow, Plan, Precision, Rows
 from dynamoe.policies import Policy, recompile
-from dynamoe.prepared import PreparedExperts, prepare, prepared_ffn
+from dynamoe.prepared import PreparedExperts, prepare, prepared_ffn, versions
 from dynamoe.recompile import Event, Observation, Recompile, Recompiler
 from dynamoe.routing import Mixing, balanced, mixing_weights, route
 
@@ -52,6 +52,9 @@ class MoE(nn.Module):
     Call `step` once after every training step, or after every batch served: it observes the load and, where a policy is
     set, puts new plans in place.
     """
+
+    experts: FfnExperts | ModuleExperts
+    gate: nn.Module
 
     def __init__(
         self,
@@ -198,10 +201,13 @@ class MoE(nn.Module):
         *,
         unchanged: float | None,
     ) -> Tensor:
-        """Run the experts in `used` [B, k]; the gate wanted `wanted`. `probabilities` [B, n], or [B, k] from the cache."""
+        """Run the experts in `used` [B, k]; the gate wanted `wanted`.
+
+        `probabilities` is [B, n], or [B, k] where they come from the cache or from another router.
+        """
         built = self._built
         from_cache = wanted is None
-        if not from_cache and self.training and torch.is_grad_enabled():
+        if wanted is not None and self.training and torch.is_grad_enabled():
             counts = torch.bincount(wanted.reshape(-1), minlength=len(self.experts))
             probabilities = balanced(probabilities, counts, self.balance)
         weights = probabilities if from_cache else mixing_weights(probabilities, used, self.mixing)
@@ -222,7 +228,7 @@ class MoE(nn.Module):
             raise ShapeError(f"the input is {rows.dtype}, the experts are {self.experts.up.dtype}: convert one of them")
         prepared = self._prepared(built, self.experts)
         if prepared is not None:
-            return prepared_ffn(rows, weights, prepared, dispatch, self.experts.shape, self._arena)
+            return prepared_ffn(rows, weights, prepared, dispatch, self.experts.shape)
         return fused_ffn(
             rows,
             weights.to(rows.dtype),
@@ -257,7 +263,7 @@ class MoE(nn.Module):
         """Prepared weights where they may be used: in evaluation, and only if they are the parameters of now."""
         if built.prepared is None or self.training or torch.is_grad_enabled():
             return None
-        if built.prepared.versions != (experts.up._version, experts.down._version):
+        if built.prepared.versions != versions(experts.up, experts.down):
             built = self._built = self.build(built.plan)
         return built.prepared
 

@@ -36,13 +36,15 @@ class MappedFile:
     def drop(self, expert: int) -> None:
         """Write an expert's pages to the file and take them out of this process. Touching it again reads them."""
         start, length = self._pages(expert)
-        self._map.flush(start, length)
-        self._map.madvise(mmap.MADV_DONTNEED, start, length)
+        if length:
+            self._map.flush(start, length)
+            self._map.madvise(mmap.MADV_DONTNEED, start, length)
 
     def fetch(self, expert: int) -> None:
         """Ask the kernel to read an expert's pages ahead of their use."""
         start, length = self._pages(expert)
-        self._map.madvise(mmap.MADV_WILLNEED, start, length)
+        if length:
+            self._map.madvise(mmap.MADV_WILLNEED, start, length)
 
     def _pages(self, expert: int) -> tuple[int, int]:
         """Whole pages only: a page that two experts share stays with the other one."""

@@ -41,8 +41,8 @@ def shared_capacity(needed: Sequence[float], *, total: float) -> tuple[float, ..
     """Capacity factors that sum to `total`, each expert's in proportion to what it needs.
 
     What an expert needs is given in full as long as the sum allows it; the rest is spread evenly as headroom. Where the
-    sum is short, every expert is cut to the same level (water filling), which drops the fewest rows: a slot is worth the
-    same wherever it is filled.
+    sum is short, every expert is cut to the same level (water filling), which drops the fewest rows: a slot is worth
+    the same wherever it is filled.
     """
     want = sum(needed)
     if want <= total:
@@ -79,8 +79,8 @@ def cache_switch(cached: bool, unchanged: float, steps_since_change: int) -> boo
 def replicas(counts: Sequence[int], *, processes: int) -> tuple[int, ...]:
     """In how many of the processes each expert's weights should lie.
 
-    An expert with more rows than one process's fair share is in every process, so that its rows stay where they are; the
-    others are in one.
+    An expert with more rows than one process's fair share is in every process, so that its rows stay where they are;
+    the others are in one.
     """
     fair = sum(counts) / max(1, processes * 2)
     return tuple(processes if count > fair else 1 for count in counts)
@@ -97,7 +97,9 @@ def capacity(*, cap: float = DEFAULT_CAP) -> Policy:
         if alpha == plan.alpha:
             return None
         verb = "shrinks" if alpha < plan.alpha else "grows"
-        return Change(plan.with_(alpha=alpha), f"capacity {verb} from {plan.alpha:.3g} to {alpha:.3g}: {needed:.3g} is needed")
+        return Change(
+            plan.with_(alpha=alpha), f"capacity {verb} from {plan.alpha:.3g} to {alpha:.3g}: {needed:.3g} is needed"
+        )
 
     return decide
 
@@ -135,7 +137,9 @@ def assignment_cache(*, gate_share: float, worth_share: float = 0.1) -> Policy:
         if wanted == plan.cached:
             return None
         verb = "on" if wanted else "off"
-        return Change(plan.with_(cached=wanted), f"assignment cache {verb}: {score.unchanged:.1%} of the rows keep theirs")
+        return Change(
+            plan.with_(cached=wanted), f"assignment cache {verb}: {score.unchanged:.1%} of the rows keep theirs"
+        )
 
     return decide
 
@@ -143,7 +147,7 @@ def assignment_cache(*, gate_share: float, worth_share: float = 0.1) -> Policy:
 def precision_by_rows(
     *, small: Precision = Precision.INT8, large: Precision = Precision.BFLOAT16, rows: int, slack: float = 0.25
 ) -> Policy:
-    """`small` for batches of at most `rows` rows, `large` above; both ways with slack, so that a border does not flap."""
+    """`small` for batches of at most `rows` rows, `large` above; with slack, so that a border does not flap."""
 
     def decide(plan: Plan, score: Score) -> Change | None:
         if plan.precision is not small and score.rows <= rows * (1 - slack):

@@ -36,7 +36,11 @@ def figure(run: Run) -> bytes:
     canvas = Figure(figsize=(10, 9), layout="constrained")
     above, middle, below = canvas.subplots(3, sharex=True, height_ratios=(3, 2, 1))
     image = above.imshow(
-        load.T, aspect="auto", origin="lower", interpolation="nearest", extent=(steps[0], steps[-1] + 1, -0.5, load.shape[1] - 0.5)
+        load.T,
+        aspect="auto",
+        origin="lower",
+        interpolation="nearest",
+        extent=(steps[0], steps[-1] + 1, -0.5, load.shape[1] - 0.5),
     )
     canvas.colorbar(image, ax=above, label="rows / fair share")
     above.set(ylabel="expert", title="Load of each expert")
@@ -73,7 +77,9 @@ def page(run: Run, name: str) -> str:
         f"<h1>{title}</h1><p>{len(run.steps)} steps, {assignments} assignments, {dropped} dropped, "
         f"{len(run.events)} recompilations.</p>"
         f'<img alt="load, capacity and drops over the steps" src="data:image/png;base64,{picture}">'
-        "<h2>Recompilations</h2><table><tr><th>step<th>reason<th>built in<th>swapped in</tr>" + rows + "</table></html>\n"
+        "<h2>Recompilations</h2><table><tr><th>step<th>reason<th>built in<th>swapped in</tr>"
+        + rows
+        + "</table></html>\n"
     )
 
 

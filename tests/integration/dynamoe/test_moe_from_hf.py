@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
+import transformers
 from dynamoe import MoE, SettingError
-
-transformers = pytest.importorskip("transformers")
+from torch import nn
 
 
 def _block(kind: str) -> Any:
