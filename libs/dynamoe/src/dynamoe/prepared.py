@@ -96,7 +96,8 @@ def _int8_products(rows: Tensor, places: tuple[int, ...], weights: tuple[Product
     # and this makes it the same range always. A row's result then does not depend on the rest of its batch.
     parts = (rows / scales).split(list(places))
     ends = rows.new_zeros(1, rows.shape[1])
-    ends[0, 0], ends[0, 1] = _INT8_STEPS, -_INT8_STEPS
+    # Half a step beyond the scale: a row's own largest value may come out a rounding error above 127.
+    ends[0, 0], ends[0, 1] = _INT8_STEPS + 0.5, -_INT8_STEPS - 0.5
     products = [
         weight(torch.cat([part, ends]), relu)[:-1] for part, weight in zip(parts, weights, strict=True) if len(part)
     ]
