@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup models demo test check check-chart test-cluster images proto clean
+.PHONY: help setup setup-moe models demo test check check-chart test-cluster images proto clean
 
 PYTHON ?= python3
 # uv is used where it stands; else it is put into a folder of its own, without touching the system's Python.
