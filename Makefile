@@ -31,10 +31,10 @@ check: setup ## Lint, types, import rules, protos, unit tests: under two minutes
 	@$(UV) run --no-sync lint-imports
 	@$(UV) run --no-sync buf lint proto
 	@$(UV) run --no-sync python tools/write_reference.py --check
-	@$(UV) run --no-sync pytest -q tests/unit
+	@$(UV) run --no-sync pytest -q -n auto tests/unit
 
 test: setup models check ## Everything, against a real broker
-	@$(UV) run --no-sync pytest tests/integration tests/docs
+	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
