@@ -11,12 +11,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from skyscraper.errors import ConfigError
 from skyscraper.rpc.errors import InferenceUnreachable
 from skyscraper.rpc.model_client import OipModelClient, open_channel
 from skyscraper.rpc.tls import ClientTls, channel_credentials
 
-ECHO = {
+ECHO: dict[str, NDArray[Any]] = {
     "floats": np.zeros((1, 4), dtype=np.float32),
     "counts": np.zeros((1, 2), dtype=np.int64),
     "flags": np.zeros((1, 2), dtype=np.bool_),
