@@ -19,13 +19,13 @@ setup: $(filter .cache/%,$(UV)) ## Install everything the other targets need (th
 	@$(UV) sync --quiet --frozen --inexact
 
 # torch and transformers: PyPI's torch for Linux brings CUDA, 3.0 GB to download and 5.6 GB on disk.
-setup-moe: setup ## Also install what the mixture-of-experts library needs (`check` and `test` call it)
+setup-moe: setup ## Also install what the mixture-of-experts library needs (`check` calls it)
 	@$(UV) sync --quiet --frozen --inexact --group moe
 
 models: setup ## Fetch, convert and verify the detection models
 	@$(UV) run --no-sync python -m skyscraper.models
 
-demo: setup ## The main job on a real broker: six street cameras in, table rows out
+demo: setup ## The main job on a real broker: a day of eight street cameras in, table rows out
 	@$(UV) run --no-sync skyscraper demo
 
 check: setup-moe ## Lint, types, import rules, protos, unit tests: under two minutes
@@ -35,14 +35,17 @@ check: setup-moe ## Lint, types, import rules, protos, unit tests: under two min
 	@$(UV) run --no-sync lint-imports
 	@$(UV) run --no-sync buf lint proto
 	@$(UV) run --no-sync python tools/write_reference.py --check
-	@$(UV) run --no-sync pytest -q tests/unit
+	@$(UV) run --no-sync pytest -q -n auto tests/unit
 
-test: setup-moe models check ## Everything, against a real broker
-	@$(UV) run --no-sync pytest tests/integration tests/docs
+test: setup models check ## Everything, against a real broker
+	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
-	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/v1/*.proto
+	  --python_out=libs/skyscraper/src --mypy_out=libs/skyscraper/src proto/skyscraper/*/*.proto
+	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
+	  --grpc_python_out=libs/skyscraper/src --mypy_grpc_out=libs/skyscraper/src \
+	  proto/skyscraper/v1/burst.proto proto/skyscraper/keda/externalscaler.proto
 
 clean: ## Remove the virtual environment and build products (downloads stay in the user's cache)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache out

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from skyscraper.bus.profiles import describe
+from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.profile.codec import encode_fit
 from skyscraper.profile.fit import Fit, Footage, fit
 from skyscraper.profile.place import Burst
@@ -42,7 +43,8 @@ def small_fit(*, days: int = 4, seed: int = 0) -> Fit:
             quality=qualities(load) * (1 + 0.02 * rng.normal(size=(len(load), 3))),
             work=CORES * SEGMENT_SECONDS * rng.uniform(0.9, 1.1, (len(load), 1)),
             seconds=np.full(len(load), SEGMENT_SECONDS),
-            start_seconds=np.asarray(seconds, dtype=np.float64),
+            # A profile's days have 24 hours.
+            start_seconds=np.asarray(seconds * SECONDS_PER_DAY / DAY_SECONDS, dtype=np.float64),
             segment_bytes=np.full(len(load), 1e5),
             features=np.stack([load + 0.02 * rng.normal(size=len(load)), rng.normal(size=len(load))], axis=1),
             feature_names=("bytes_per_frame", "noise"),

@@ -20,6 +20,7 @@ CONFIGS = {
     "inference": "InferenceServiceConfig",
     "loader": "LoaderConfig",
     "tuner": "TunerConfig",
+    "burst": "BurstConfig",
 }
 # Defaults that depend on the machine are described, not printed.
 MACHINE = {"repository", "folder", "instances"}

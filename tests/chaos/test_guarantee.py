@@ -1,8 +1,12 @@
-"""The throughput guarantee, with real processes: outages at the busiest hour, and retention that strikes."""
+"""The throughput guarantee, with real processes: outages at the busiest hour, and retention that strikes.
+
+SKYSCRAPER_OUTAGE_SECONDS=120 makes the outages as long as a machine's restart.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,21 +16,22 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from skyscraper.bus import topics
 from skyscraper.bus.profiles import publish_profile
-from skyscraper.demo.run import PROFILE
+from skyscraper.demo.day import PROFILE
 from skyscraper.demo.stack import Stack
 from skyscraper.demo.watch import Watch
 from skyscraper.models.repository import install_models
 from skyscraper.profile.load import load_profile
 from skyscraper.v1 import report_pb2
 
-pytestmark = [pytest.mark.broker, pytest.mark.models, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.broker, pytest.mark.models, pytest.mark.timeout(900)]
 
 STREAMS = 3
 CAMERA = "street:people?density=12&fps=5&seconds=24&seed={}"
 # Twice what the cheapest configurations take, a third of the dearest's.
 POOL_CORES = 0.7
-LIMIT_SECONDS = 20.0
-OUTAGE_SECONDS = 12.0
+LIMIT_SECONDS = 12.0
+# Longer than the limit: what waited then is late for certain, and quality is shed until nothing is.
+OUTAGE_SECONDS = float(os.environ.get("SKYSCRAPER_OUTAGE_SECONDS", "15"))
 
 
 @pytest.fixture
@@ -72,8 +77,8 @@ def lag_seconds(watch: Watch, last: int = STREAMS) -> float:
 
 
 def recovered(watch: Watch, processed: int) -> bool:
-    """The backlog is far below its limit again, and so many segments are done."""
-    return len(watch.totals.reports) >= processed and lag_seconds(watch) < LIMIT_SECONDS / 2
+    """The backlog is below its limit again, and so many segments are done."""
+    return len(watch.totals.reports) >= processed and lag_seconds(watch) < LIMIT_SECONDS
 
 
 def quality(watch: Watch, count: int) -> float:
@@ -83,10 +88,10 @@ def quality(watch: Watch, count: int) -> float:
 
 def test_after_outages_of_every_service_the_backlog_returns_and_nothing_is_lost(stack: Stack, watch: Watch) -> None:
     stack.start("inference", "decoder", "tuner")
-    stack.wait_ready()
+    stack.wait_ready("inference", "decoder", "tuner")
     stack.start("publisher")
-    count = 12 * STREAMS
-    until(watch, lambda: len(watch.totals.reports) >= 2 * count, 120, "two dozen segments of every stream")
+    count = 6 * STREAMS
+    until(watch, lambda: len(watch.totals.reports) >= 2 * count, 120, "a dozen segments of every stream")
     before = quality(watch, count)
     for name in ("inference", "decoder", "tuner"):
         processed = len(watch.totals.reports)
@@ -96,7 +101,7 @@ def test_after_outages_of_every_service_the_backlog_returns_and_nothing_is_lost(
         stack.wait_ready(name)
         until(watch, functools.partial(recovered, watch, processed + count), 150, f"the backlog after {name} was away")
     done = len(watch.totals.reports)
-    until(watch, lambda: len(watch.totals.reports) >= done + count, 90, "a dozen segments more")
+    until(watch, lambda: len(watch.totals.reports) >= done + count, 90, "six segments more")
     assert quality(watch, count) > 0.7 * before
     assert sum(view.lost + view.dead_lettered for view in watch.totals.streams.values()) == 0
     rules = {report_pb2.Rule.Name(one.report.decision.rule) for one in watch.totals.reports[-count:]}
@@ -119,7 +124,8 @@ def test_what_retention_takes_is_counted_exactly_and_told(stack: Stack, watch: W
     )
     # As retention does it, but at a moment of our choosing: three segments of each stream that nobody has processed.
     wanted = [TopicPartition(topics.SEGMENTS, partition, count + 3) for partition, count in committed.items()]
-    for future in AdminClient(dict(stack.client)).delete_records(wanted).values():
+    admin = AdminClient(dict(stack.client))
+    for future in admin.delete_records(wanted).values():
         future.result(30)
     stack.start("decoder")
     stack.wait_ready("decoder")

@@ -41,6 +41,8 @@ def test_the_demo_accounts_for_every_segment_and_its_table_can_be_queried(tmp_pa
     assert result["rows"] > 10
     assert result["quality"].keys() == result["core_seconds"].keys() == {"static", "skyscraper"}
     assert min(result["quality"].values()) > 0
+    assert 0 <= result["burst"]["spent_usd"] <= result["burst"]["budget_usd"]
+    assert result["burst"]["interruptions"] == 2
     assert result["latency_seconds"]["p50"] <= result["latency_seconds"]["p95"] <= result["latency_seconds"]["p99"]
     day = cv2.imread(result["day_picture"])
     assert day is not None

@@ -25,6 +25,7 @@ from skyscraper.bus.admin import create_topics
 from skyscraper.bus.headers import SegmentHeaders, decode_headers
 from skyscraper.bus.profiles import register_pipeline
 from skyscraper.bus.topics import SEGMENTS, topic_specs
+from skyscraper.bus.watermarks import watermarks
 from skyscraper.localkafka.broker import LocalBroker
 from skyscraper.pipeline import load_pipeline
 
@@ -96,7 +97,7 @@ class Kafka:
             # The ends as of now: somebody who goes on publishing would never let the reader come to an end.
             ends = {}
             for number in consumer.list_topics(SEGMENTS, timeout=10).topics[SEGMENTS].partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(SEGMENTS, number), timeout=10, cached=False)
+                low, high = watermarks(consumer, SEGMENTS, number, deadline_seconds=10)
                 if high > low:
                     ends[number] = high
             consumer.assign([TopicPartition(SEGMENTS, number, 0) for number in ends])

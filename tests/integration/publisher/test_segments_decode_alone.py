@@ -12,11 +12,11 @@ import av
 import pytest
 from skyscraper.bus.headers import decode_headers
 from skyscraper.media.look import LOOK_FEATURES
+from skyscraper.media.looking import Looking
 from skyscraper.media.sources import VideoInput, parse_source
 from skyscraper_publisher import cutting as cutting_module
 from skyscraper_publisher.config import StreamConfig
 from skyscraper_publisher.cutting import Cutting
-from skyscraper_publisher.looking import Looking
 
 Frame = tuple[int, str]
 """Milliseconds and a hash of the pixels."""
@@ -132,7 +132,7 @@ def test_a_look_that_fails_costs_no_segment(make_clip: Callable[..., Path], monk
     def broken(value: bytes) -> dict[str, float]:
         raise RuntimeError(f"a decoder's bug in {len(value)} bytes")
 
-    monkeypatch.setattr(cutting_module, "Looking", lambda stream_id: Looking(stream_id, look=broken))
+    monkeypatch.setattr(cutting_module, "Looking", lambda *about: Looking(*about, look=broken))
     got = published(path)
     assert [value for _, value in got] == [value for _, value in wanted]
     for raw, _ in got:

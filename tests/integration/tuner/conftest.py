@@ -51,11 +51,11 @@ class Town:
             self._producer.produce(STREAMS, stream.SerializeToString(), name.encode())
         assert self._producer.flush(30) == 0
 
-    def report(self, *names: str, count: int = 20, **settings: Any) -> None:
-        """The next segments of each stream, up to now."""
+    def report(self, *names: str, count: int = 20, start_seconds: float | None = None, **settings: Any) -> None:
+        """The next segments of each stream, up to now if no start is given."""
         for number, name in enumerate(names):
             first = self.reported.get(name, 0)
-            start = time.time() - count
+            start = time.time() - count if start_seconds is None else start_seconds
             for one in reports(name, self.fit, start_seconds=start, count=count, first=first, seed=number, **settings):
                 self._producer.produce(REPORTS, one.SerializeToString(), name.encode(), number % PARTITIONS)
             self.reported[name] = first + count

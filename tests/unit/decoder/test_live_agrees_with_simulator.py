@@ -23,7 +23,7 @@ from skyscraper_decoder.switching import Switcher
 from skyscraper_decoder.turnstile import Turnstile
 from skyscraper_pipelines.counting import CountingPipeline
 
-SEGMENT_SECONDS, DAYS, TRAIN = 32.0, 8.0, 0.625
+SEGMENT_SECONDS, DAYS, TRAIN = 32.0, 5.0, 0.6
 BUFFER_SECONDS, SLOT_SECONDS = 3_600.0, 320.0
 REFRESH_SEGMENTS = 4
 STREAM = "gate-1"

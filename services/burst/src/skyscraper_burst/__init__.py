@@ -1,1 +1,1 @@
-"""An empty room: the burst gateway spends the cloud budget; it is not built yet."""
+"""The only door to the burst pool: dollars, links, retries around spot interruption, the scaling signal."""

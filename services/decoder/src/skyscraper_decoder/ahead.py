@@ -1,9 +1,10 @@
 """Reading ahead: what waits in the buffer, known from its headers.
 
 A second consumer reads the owned partitions up to their ends and keeps of every segment a line: when it arrived, how
-long it is, its content features. Values are dropped as they come. It costs the reading of every segment a second time
-(from the broker's page cache, where the newest bytes are), and buys the content of hours ahead: for predictions, for
-prices, and for a guard that knows every deadline behind the segment that is next.
+long it is, its content features (read from its bytes where its headers tell none). Values are dropped as they come. It
+costs the reading of every segment a second time (from the broker's page cache, where the newest bytes are), and buys
+the content of hours ahead: for predictions, for prices, and for a guard that knows every deadline behind the segment
+that is next.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import bisect
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from skyscraper.bus.headers import decode_headers
 
 from skyscraper_decoder import metrics
 from skyscraper_decoder.arrival import arrived_seconds, headers_of
+from skyscraper_decoder.surveying import Surveyor
 
 log = structlog.get_logger()
 
@@ -107,6 +109,18 @@ class Ahead:
             after = at + (at < len(lines) and lines[at].offset == offset)
             return lines[max(0, at - before) : at], lines[after : after + behind]
 
+    def completed(self, partition: int, line: Seen) -> Seen:
+        """The line, with what reading ahead found of its segment where its headers told no features."""
+        if line.features:
+            return line
+        with self._lock:
+            lines = self._lines.get(partition, [])
+            at = bisect.bisect_left(lines, line.offset, key=_offset)
+            if at == len(lines) or lines[at].offset != line.offset:
+                return line
+            seen = lines[at]
+        return replace(line, features=seen.features, duration_seconds=line.duration_seconds or seen.duration_seconds)
+
     def waiting(self) -> dict[int, list[Seen]]:
         """By partition, what waits to be processed, in order."""
         with self._lock:
@@ -128,6 +142,7 @@ class Scout:
         self._consumer = Consumer(_settings(client))
         self._ahead = ahead
         self._clock = clock
+        self._surveyor = Surveyor()
         self._wanted: dict[int, int] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -197,11 +212,13 @@ class Scout:
                 metrics.SCOUT_FAILURES.labels("read").inc()
             return
         headers, _ = decode_headers(headers_of(message))
+        stream_id = (message.key() or b"").decode("ascii", errors="replace")
+        headers = self._surveyor.complete(stream_id, headers, message.value() or b"")
         self._ahead.add(
             message.partition() or 0,
             Seen(
                 offset=message.offset() or 0,
-                stream_id=(message.key() or b"").decode("ascii", errors="replace"),
+                stream_id=stream_id,
                 arrived_seconds=arrived_seconds(message, self._clock()),
                 event_seconds=message.timestamp()[1] / 1000 if headers.time is None else headers.time.timestamp(),
                 duration_seconds=headers.duration_seconds,

@@ -46,6 +46,29 @@ class ControlConfig(Settings):
     )
 
 
+class BurstClientConfig(Settings):
+    """How to reach the burst gateways."""
+
+    targets: tuple[str, ...] = Field(
+        (), description="gRPC targets of the gateways, the standby's too; none: everything runs in the pool."
+    )
+    in_flight_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, description="Compressed segments under way at once; beyond it the pool is next."
+    )
+    most_seconds: float = Field(
+        30.0, gt=0, description="Longest that a segment may be away; with the price, what it can cost at most."
+    )
+    longest_segments: float = Field(
+        1.0,
+        gt=0,
+        description="A segment is not sent away where that should take longer than so many times its own length: a "
+        "stream's segments go one after the other, and it would fall behind.",
+    )
+    round_trip_seconds: float = Field(
+        0.2, ge=0, description="What an answer takes beside its work, until that has been measured."
+    )
+
+
 class DecoderConfig(ServiceConfig):
     """Settings of one decoder process."""
 
@@ -53,6 +76,7 @@ class DecoderConfig(ServiceConfig):
 
     kafka: KafkaConfig = Field(default_factory=KafkaConfig, description="How to reach Kafka.")
     inference: InferenceConfig = Field(default_factory=InferenceConfig, description="How to reach inference.")
+    burst: BurstClientConfig = Field(default_factory=BurstClientConfig, description="How to reach burst machines.")
     control: ControlConfig = Field(default_factory=ControlConfig, description="How configurations are chosen.")
     group: str = Field("sky-decoder", description="Consumer group; all decoders of an installation share it.")
     group_protocol: Literal["classic", "consumer"] = Field(

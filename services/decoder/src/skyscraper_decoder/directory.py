@@ -10,7 +10,7 @@ from skyscraper.errors import BadSegment, ConfigError, SkyscraperError
 from skyscraper.pipeline import Pipeline, PipelineMissing, configure, load_pipeline
 from skyscraper.v1 import stream_pb2
 
-from skyscraper_decoder.step import StreamSettings
+from skyscraper_decoder.step import DEFAULT_TENANT, StreamSettings
 
 # A stream that was registered just before its first segment arrives here may not be in the table yet.
 _REFRESH_SECONDS = 5.0
@@ -76,7 +76,7 @@ class Directory:
             raise PipelineNotHere(f"stream {stream_id} waits: {error}") from error
         except (DecodeError, ConfigError) as error:
             raise BadSegment("stream_settings", f"the entry of {stream_id} in sky.streams: {error}") from error
-        return StreamSettings(pipeline, configuration, stream.partition)
+        return StreamSettings(pipeline, configuration, stream.partition, stream.tenant or DEFAULT_TENANT)
 
     def _pipeline(self, name: str, version: str) -> Pipeline:
         with self._lock:

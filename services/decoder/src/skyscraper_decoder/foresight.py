@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from skyscraper.control.guard import deadline_seconds
 from skyscraper.control.outlook import Known, Outlook, look
+from skyscraper.v1 import plan_pb2
 
 from skyscraper_decoder import metrics
 from skyscraper_decoder.ahead import Ahead, Seen
@@ -23,6 +25,8 @@ from skyscraper_decoder.predicting import predict_new
 from skyscraper_decoder.turnstile import Turnstile
 
 log = structlog.get_logger()
+
+Floats = NDArray[np.float64]
 
 _REFRESH_SECONDS = 0.5
 # With a long backlog a refresh takes longer, and its result stays good for longer: it may take this part of the time.
@@ -71,6 +75,11 @@ class Foresight:
         """λ now, normalised quality per core-second; 0 without a plan."""
         outlook = self._outlook
         return 0.0 if outlook is None else outlook.at(lag_seconds)
+
+    @property
+    def cores(self) -> float:
+        """That the pool delivers to the streams of this process."""
+        return self._turnstile.cores * self._turnstile.speed
 
     def slack_core_seconds(
         self, *, start_seconds: float, arrived_seconds: float, partition: int, work_scale: float
@@ -145,6 +154,7 @@ class Foresight:
                     quality * plan.value_scale,
                     np.array([line.event_seconds for line in lines]),
                     mind.fit.work.estimate(view.prices.segment_seconds) * mind.work_scale,
+                    _burst_usd(plan, mind, view),
                 )
             )
         waiting = [lines[0].event_seconds for lines in self._ahead.waiting().values() if lines]
@@ -164,6 +174,13 @@ class Foresight:
                 metrics.SCOUT_FAILURES.labels("foresight").inc()
                 log.exception("foresight_failed")
             pause_seconds = max(_REFRESH_SECONDS, (time.thread_time() - started) / _BUSY_SHARE)
+
+
+def _burst_usd(plan: plan_pb2.StreamPlan, mind: Mind, view: PoolView) -> Floats | None:
+    """[K] of a round, as the plan reckons."""
+    if len(plan.burst_usd) != len(mind.configurations):
+        return None
+    return np.array(plan.burst_usd) * view.prices.segment_seconds / mind.fit.segment_seconds
 
 
 def _streams(known: Mapping[int, Sequence[Seen]]) -> list[str]:

@@ -79,6 +79,25 @@ PLAN_STALE = Gauge("skyscraper_decoder_plan_stale", "1 while the newest plan is 
 UNREADABLE_PLANS = Counter(
     "skyscraper_decoder_unreadable_plans", "Plans and profiles that cannot be used, by what they are.", ["reason"]
 )
+SURVEYED = Counter(
+    "skyscraper_decoder_surveyed_segments",
+    "Segments whose publisher told no features, by what reading their bytes gave: told, empty, corrupt, no_video; "
+    "no_look_* where features of the packets were found but none of the first frames.",
+    ["reason"],
+)
 SCOUT_FAILURES = Counter(
     "skyscraper_decoder_look_ahead_failures", "Times that reading or working ahead failed, by where.", ["reason"]
 )
+BURST_SEGMENTS = Counter(
+    "skyscraper_decoder_burst_segments", "Segments whose stateless operators ran on burst machines.", ["pipeline"]
+)
+BURST_FAILURES = Counter(
+    "skyscraper_decoder_burst_failures", "Segments that came back to the pool from burst machines, by why.", ["reason"]
+)
+BURST_USD = Counter(
+    "skyscraper_decoder_burst_usd", "Dollars that committed segments cost on burst machines.", ["pipeline"]
+)
+BURST_SECONDS = Histogram(
+    "skyscraper_decoder_burst_seconds", "How long segments were away.", ["pipeline"], buckets=_STEP_BUCKETS
+)
+USD_PRICE = Gauge("skyscraper_decoder_usd_price", "Price of a dollar now, in normalised quality (mu).")

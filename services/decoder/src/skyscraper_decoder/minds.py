@@ -14,6 +14,7 @@ from skyscraper.profile.fit import Fit
 from skyscraper.v1 import plan_pb2
 
 from skyscraper_decoder import metrics
+from skyscraper_decoder.away import AwayBelief, away_share
 
 log = structlog.get_logger()
 
@@ -26,6 +27,7 @@ class Mind:
     configurations: tuple[Configuration, ...]
     belief: Belief
     work_scale: float
+    away: AwayBelief
 
     @property
     def floor_rate(self) -> float:
@@ -57,7 +59,7 @@ class Minds:
             return None
         noise = ResidualNoise(fit.residuals.persistence, fit.residuals.covariance, fit.residuals.noise)
         scale = plan.work_scale if plan is not None and plan.work_scale > 0 else 1.0
-        mind = Mind(fit, configurations, Belief(noise, fit.categories.count), scale)
+        mind = Mind(fit, configurations, Belief(noise, fit.categories.count), scale, AwayBelief(away_share(fit)))
         with self._lock:
             self._minds[stream_id] = mind
         return mind

@@ -54,6 +54,14 @@ def _count_decision(report: report_pb2.SegmentReport) -> None:
     if dearest > 0:
         missed = abs(report.quality - decision.predicted_quality[decision.configuration])
         metrics.PREDICTION_ERROR.labels(report.pipeline).observe(missed / dearest)
+    if decision.burst_failure:
+        metrics.BURST_FAILURES.labels(decision.burst_failure).inc()
+    if decision.placement == report_pb2.PLACE_BURST:
+        metrics.BURST_SEGMENTS.labels(report.pipeline).inc()
+        metrics.BURST_USD.labels(report.pipeline).inc(report.burst_nano_usd * 1e-9)
+        metrics.CORE_SECONDS.labels(report.pipeline, "burst").inc(report.burst_core_seconds)
+        # What it left to the pool tells nothing of what the whole would have taken there.
+        return
     estimated = decision.estimated_core_seconds[decision.configuration]
     if estimated > 0:
         measured = report.decoder_core_seconds + report.inference_core_seconds

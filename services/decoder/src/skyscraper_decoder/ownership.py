@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import read_compacted
 from skyscraper.bus.errors import BusError, BusTimeout
+from skyscraper.bus.watermarks import watermarks
 from skyscraper.v1 import state_pb2
 
 from skyscraper_decoder import metrics
@@ -219,13 +220,7 @@ class Ownership:
         return {answer.partition: None if answer.offset == OFFSET_INVALID else answer.offset for answer in answers}
 
     def _low(self, partition: int) -> int:
-        try:
-            low, _ = self.consumer.get_watermark_offsets(
-                TopicPartition(topics.SEGMENTS, partition), timeout=_REQUEST_SECONDS, cached=False
-            )
-        except KafkaException as error:
-            raise BusTimeout(f"{topics.SEGMENTS} [{partition}]: no watermarks: {error.args[0].str()}") from error
-        return int(low)
+        return watermarks(self.consumer, topics.SEGMENTS, partition, deadline_seconds=_REQUEST_SECONDS)[0]
 
 
 def _segment(message: Message) -> Segment:

@@ -14,16 +14,20 @@ from skyscraper_decoder.ahead import BEHIND_SEGMENTS, Seen
 Floats = NDArray[np.float64]
 
 
-def predict_one(fit: Fit, line: Seen, before: Sequence[Seen], behind: Sequence[Seen], day_seconds: float) -> Floats:
-    """[K] of `line`, with its neighbours of the same stream; with look-ahead where enough of them wait behind it."""
+def predict_one(
+    fit: Fit, line: Seen, before: Sequence[Seen], behind: Sequence[Seen], day_seconds: float
+) -> tuple[Floats, Floats]:
+    """[K] qualities and [F] features of `line`, with its neighbours of the same stream; with look-ahead where enough
+    of them wait behind it."""
     before = [one for one in before if one.stream_id == line.stream_id]
     behind = [one for one in behind if one.stream_id == line.stream_id]
     ahead = len(behind) >= AHEAD_SEGMENTS
     lines = [*before, line, *(behind if ahead else [])]
-    inputs = inputs_at(_features(fit, lines), _days(lines, day_seconds), ahead=ahead)
+    features = _features(fit, lines)
+    inputs = inputs_at(features, _days(lines, day_seconds), ahead=ahead)
     predictor = fit.look_ahead_predictor if ahead else fit.predictor
     at = len(before)
-    return np.asarray(predictor.predict(inputs[at : at + 1])[0])
+    return np.asarray(predictor.predict(inputs[at : at + 1])[0]), features[at]
 
 
 def predict_new(fit: Fit, lines: Sequence[Seen], day_seconds: float) -> None:
@@ -39,7 +43,13 @@ def predict_new(fit: Fit, lines: Sequence[Seen], day_seconds: float) -> None:
 
 
 def _features(fit: Fit, lines: Sequence[Seen]) -> Floats:
-    return np.array([[line.features.get(name, 0.0) for name in fit.feature_names] for line in lines])
+    """[T,F]; what a line does not tell is as it was in the line before it, or else in the next one that tells."""
+    told = np.array([[line.features.get(name, np.nan) for name in fit.feature_names] for line in lines])
+    for order in (slice(None), slice(None, None, -1)):
+        values = told[order]
+        rows = np.where(np.isnan(values), 0, np.arange(len(lines))[:, None])
+        told[order] = np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
+    return np.asarray(np.nan_to_num(told))
 
 
 def _days(lines: Sequence[Seen], day_seconds: float) -> Floats:

@@ -13,6 +13,7 @@ from skyscraper.bus.compacted import CompactedTable
 from skyscraper.bus.headroom import Buffer
 from skyscraper.control.live import warm
 from skyscraper.pipeline import load_pipeline
+from skyscraper.rpc.burst_client import BurstClient
 from skyscraper.rpc.model_client import OipModelClient, open_channel
 from skyscraper.service import Health
 from skyscraper.v1 import state_pb2
@@ -20,6 +21,7 @@ from skyscraper.v1 import state_pb2
 from skyscraper_decoder import observe
 from skyscraper_decoder.ahead import Ahead, Scout
 from skyscraper_decoder.backlog import BacklogMeter
+from skyscraper_decoder.bursting import Bursting
 from skyscraper_decoder.commit import Committer
 from skyscraper_decoder.config import DecoderConfig
 from skyscraper_decoder.directory import Directory
@@ -70,7 +72,12 @@ class Decoder:
             )
             foresight.start()
             cleanup.callback(foresight.close)
-            self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight)
+            self._bursting: Bursting | None = None
+            if config.burst.targets:
+                burst_client = BurstClient(config.burst.targets, in_flight_bytes=config.burst.in_flight_bytes)
+                cleanup.callback(burst_client.close)
+                self._bursting = Bursting(config.burst, burst_client)
+            self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight, self._bursting)
             self._channel = open_channel(config.inference.target)
             cleanup.callback(self._channel.close)
             self._committer = Committer(
@@ -124,7 +131,7 @@ class Decoder:
         return Lane(
             partition,
             next_offset,
-            SegmentStep(self._directory, models, self._switcher),
+            SegmentStep(self._directory, models, self._switcher, self._bursting),
             states,
             self._turnstile,
             refused=self._switcher.refused,

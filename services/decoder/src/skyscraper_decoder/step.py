@@ -19,12 +19,14 @@ from skyscraper.bus.headers import Headers, SegmentHeaders, decode_headers, segm
 from skyscraper.errors import BadSegment, SkyscraperError
 from skyscraper.media.decode import decode_segment
 from skyscraper.pipeline import Configuration, ModelClient, Pipeline, SegmentContext, SegmentResult, reads_state
+from skyscraper.rpc.burst_client import BurstFailed
 from skyscraper.v1 import report_pb2, state_pb2
 
 from skyscraper_decoder import metrics
 from skyscraper_decoder.ahead import Seen
+from skyscraper_decoder.away import Away
 from skyscraper_decoder.outcome import Outcome, Record
-from skyscraper_decoder.switching import Decided
+from skyscraper_decoder.switching import AwaySpent, Decided
 from skyscraper_decoder.turnstile import Turn
 
 log = structlog.get_logger()
@@ -35,6 +37,10 @@ _DEFAULT_DURATION_SECONDS = 2.0
 _ENVELOPE_BYTES = 1024
 # A dead letter's headers must stay far below Kafka's message limit, whatever an exception's text is.
 _DETAIL_CHARACTERS = 500
+
+
+# Of streams whose entry names none, and those without an entry.
+DEFAULT_TENANT = "default"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class StreamSettings:
     configuration: Configuration
     partition: int | None
     """The partition registered for it; None where the stream is not registered."""
+    tenant: str = DEFAULT_TENANT
+    """Whose dollars its bursts cost."""
 
 
 class StreamDirectory(Protocol):
@@ -93,9 +101,31 @@ class WorkMeter(ModelClient, Protocol):
 class Switch(Protocol):
     """Chooses configurations (see `switching`)."""
 
-    def choose(self, line: Seen, partition: int, pipeline: Pipeline, fixed: Configuration, turn: Turn) -> Decided: ...
+    def choose(
+        self, line: Seen, partition: int, pipeline: Pipeline, fixed: Configuration, turn: Turn, tenant: str
+    ) -> Decided: ...
 
-    def learn(self, decided: Decided, *, quality: float, core_seconds: float) -> None: ...
+    def choose_again(self, decided: Decided, *, lost_seconds: float, reason: str) -> Decided: ...
+
+    def learn(self, decided: Decided, *, quality: float, core_seconds: float, away: AwaySpent | None) -> None: ...
+
+
+class Sender(Protocol):
+    """Does segments on burst machines (see `bursting`)."""
+
+    def send(
+        self,
+        segment: bytes,
+        pipeline: Pipeline,
+        configuration: Configuration,
+        *,
+        expected_frames: int | None,
+        tenant: str,
+        core_seconds: float,
+        expected_seconds: float,
+        most_seconds: float,
+        advantage: float,
+    ) -> Away: ...
 
 
 class SegmentStep:
@@ -106,11 +136,13 @@ class SegmentStep:
         directory: StreamDirectory,
         models: WorkMeter,
         switch: Switch,
+        sender: Sender | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._directory = directory
         self._models = models
         self._switch = switch
+        self._sender = sender
         self._now = now
 
     def run(self, segment: Segment, states: Mapping[str, state_pb2.OperatorState], turn: Turn) -> Outcome:
@@ -125,13 +157,14 @@ class SegmentStep:
         state: state_pb2.OperatorState | None = None
         records: tuple[Record, ...] = ()
         decided: Decided | None = None
+        away: AwaySpent | None = None
         try:
             stream_id = _stream_id(segment)
             report.stream_id = stream_id
             report.segment_id = _identity(stream_id, segment, headers)
             state = _next_state(stream_id, segment, headers, states.get(stream_id), report)
             if report.outcome != report_pb2.OUTCOME_DUPLICATE:
-                records, decided = self._process(segment, headers, state, report, turn)
+                records, decided, away = self._process(segment, headers, state, report, turn)
                 report.outcome = report_pb2.OUTCOME_PROCESSED
         except BadSegment as error:
             report.outcome, report.reason = report_pb2.OUTCOME_DEAD_LETTERED, error.reason
@@ -144,7 +177,7 @@ class SegmentStep:
             report.inference_core_seconds = self._models.take_work_core_seconds()
             turn.measured_core_seconds = report.decoder_core_seconds + report.inference_core_seconds
         if decided is not None and decided.report is not None:
-            self._switch.learn(decided, quality=report.quality, core_seconds=turn.measured_core_seconds)
+            self._switch.learn(decided, quality=report.quality, core_seconds=turn.measured_core_seconds, away=away)
             report.decision.CopyFrom(decided.report)
             report.features.extend(decided.features)
         report.finished_time.CopyFrom(_timestamp(self._now()))
@@ -176,7 +209,7 @@ class SegmentStep:
         state: state_pb2.OperatorState,
         report: report_pb2.SegmentReport,
         turn: Turn,
-    ) -> tuple[tuple[Record, ...], Decided]:
+    ) -> tuple[tuple[Record, ...], Decided, AwaySpent | None]:
         """Rows of a segment that is neither repeated nor misplaced; fills in `state` and `report`."""
         settings = self._directory.settings(report.stream_id)
         if settings.partition is not None and settings.partition != segment.partition:
@@ -191,8 +224,9 @@ class SegmentStep:
             state.operator_state = b""
         state.pipeline, state.pipeline_version = pipeline.name, pipeline.version
         line = _line(segment, headers, report)
-        decided = self._switch.choose(line, segment.partition, pipeline, settings.configuration, turn)
-        turn.begin(decided.estimated_core_seconds)
+        decided = self._switch.choose(line, segment.partition, pipeline, settings.configuration, turn, settings.tenant)
+        turn.begin(decided.estimated_core_seconds, away=decided.sending is not None)
+        decided, away, spent = self._send_away(segment, headers, pipeline, decided, report, turn)
         configuration = decided.configuration
         report.pipeline = pipeline.name
         report.configuration.update({name: str(value) for name, value in configuration.items()})
@@ -202,7 +236,7 @@ class SegmentStep:
             time=report.event_time.ToDatetime(UTC),
             duration_seconds=report.duration_seconds,
         )
-        result = self._analyse(segment, headers, state.operator_state, context, pipeline, configuration, report)
+        result = self._analyse(segment, headers, state.operator_state, context, pipeline, configuration, report, away)
         state.operator_state = result.state
         state.last_duration_seconds = report.duration_seconds
         report.quality = result.quality
@@ -218,7 +252,43 @@ class SegmentStep:
             )
             for index, row in enumerate(result.rows)
         )
-        return rows, decided
+        return rows, decided, spent
+
+    def _send_away(
+        self,
+        segment: Segment,
+        headers: SegmentHeaders,
+        pipeline: Pipeline,
+        decided: Decided,
+        report: report_pb2.SegmentReport,
+        turn: Turn,
+    ) -> tuple[Decided, Away | None, AwaySpent | None]:
+        """Decode and detect on burst machines, where that was chosen; where it fails, the next choice, here and now."""
+        sending = decided.sending
+        if sending is None or self._sender is None:
+            return decided, None, None
+        started = time.monotonic()
+        try:
+            away = self._sender.send(
+                segment.value,
+                pipeline,
+                decided.configuration,
+                expected_frames=headers.frames,
+                tenant=sending.tenant,
+                core_seconds=sending.core_seconds,
+                expected_seconds=sending.seconds,
+                most_seconds=sending.most_seconds,
+                advantage=sending.advantage,
+            )
+        except BurstFailed as error:
+            log.info("burst_failed", stream=report.stream_id, reason=error.reason, error=str(error))
+            decided = self._switch.choose_again(decided, lost_seconds=time.monotonic() - started, reason=error.reason)
+            turn.come_back(decided.estimated_core_seconds)
+            return decided, None, None
+        seconds = time.monotonic() - started
+        metrics.BURST_SECONDS.labels(pipeline.name).observe(seconds)
+        report.burst_core_seconds, report.burst_nano_usd = away.core_seconds, away.nano_usd
+        return decided, away, AwaySpent(away.core_seconds, seconds)
 
     def _analyse(
         self,
@@ -229,16 +299,21 @@ class SegmentStep:
         pipeline: Pipeline,
         configuration: Configuration,
         report: report_pb2.SegmentReport,
+        away: Away | None,
     ) -> SegmentResult:
-        """Decode, detect, track. A fault of the pipeline's own code costs this segment, not the stream."""
-        frames = decode_segment(segment.value, pipeline.sampling(configuration), expected_frames=headers.frames)
+        """Decode, detect, track; the first two may be done already. A fault of the pipeline's own code costs this
+        segment, not the stream."""
+        if away is None:
+            frames = decode_segment(segment.value, pipeline.sampling(configuration), expected_frames=headers.frames)
+        else:
+            frames = away.frames
         report.frames_decoded = frames.frames_decoded
-        report.frames_analysed = len(frames.images)
+        report.frames_analysed = len(frames.times_seconds)
         if headers.duration_seconds is None:
             report.duration_seconds = frames.duration_seconds
             context = replace(context, duration_seconds=frames.duration_seconds)
         try:
-            detections = pipeline.detect(frames, configuration, self._models)
+            detections = away.detections if away else pipeline.detect(frames, configuration, self._models)
             return pipeline.track(operator_state or None, context, frames, detections, configuration)
         except SkyscraperError as error:
             if error.retriable or isinstance(error, BadSegment):

@@ -39,19 +39,26 @@ class Turn:
     def __init__(self, turnstile: Turnstile, now_seconds: float, start_seconds: float) -> None:
         self._turnstile = turnstile
         self._estimated: float | None = None
+        self._away = False
         self.now_seconds = now_seconds
         self.start_seconds = start_seconds
         """When the pool will be at it: later than now where its cores still have work."""
         self.measured_core_seconds = 0.0
 
-    def begin(self, estimated_core_seconds: float) -> None:
-        """The choice is made; the next segment may be chosen for."""
-        self._estimated = estimated_core_seconds
-        self._turnstile._begin(estimated_core_seconds)  # noqa: SLF001 - one thing in two classes
+    def begin(self, estimated_core_seconds: float, *, away: bool = False) -> None:
+        """The choice is made; the next segment may be chosen for. `away`: on burst machines, but for so much of the
+        pool; it is not among those that run here at once."""
+        self._estimated, self._away = estimated_core_seconds, away
+        self._turnstile._begin(estimated_core_seconds, away)  # noqa: SLF001 - one thing in two classes
+
+    def come_back(self, estimated_core_seconds: float) -> None:
+        """What was away is done here after all, at once: its turn had come already."""
+        before, self._estimated, self._away = self._estimated or 0.0, estimated_core_seconds, False
+        self._turnstile._come_back(estimated_core_seconds - before)  # noqa: SLF001
 
     def end(self) -> None:
         """Always to be called; `measured_core_seconds` counts instead of the estimate."""
-        self._turnstile._end(self._estimated, self.measured_core_seconds)  # noqa: SLF001
+        self._turnstile._end(self._estimated, self.measured_core_seconds, self._away)  # noqa: SLF001
 
 
 class Turnstile:
@@ -125,15 +132,21 @@ class Turnstile:
             return _WAIT_SECONDS
         return 0.0
 
-    def _begin(self, estimated: float) -> None:
+    def _begin(self, estimated: float, away: bool) -> None:
         with self._changed:
             self._choosing = False
+            self._running -= away
             self._pool = begun(self._pool, now_seconds=self._clock(), core_seconds=estimated, cores=self._cores)
             self._changed.notify_all()
 
-    def _end(self, estimated: float | None, measured: float) -> None:
+    def _come_back(self, more: float) -> None:
         with self._changed:
-            self._running -= 1
+            self._running += 1
+            self._pool = begun(self._pool, now_seconds=self._clock(), core_seconds=more, cores=self._cores)
+
+    def _end(self, estimated: float | None, measured: float, away: bool) -> None:
+        with self._changed:
+            self._running -= not away
             if estimated is None:
                 self._choosing = False
                 estimated = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from skyscraper.paths import cache_dir
@@ -44,6 +44,15 @@ class InferenceServiceConfig(ServiceConfig):
         ge=1,
         description="Batches run at once, each on one core: the cheapest way to spend a core-second.",
     )
+    stages: tuple[str, ...] = Field(
+        (),
+        description="Pipelines whose stateless operators are served on whole segments, as `segment.<pipeline>`: for "
+        "burst machines, to which compressed segments are sent.",
+    )
+    cloud: Literal["none", "aws", "google", "azure"] = Field(
+        "none", description="Whose metadata server tells that this spot machine will be taken away; none: only SIGTERM."
+    )
+    cloud_metadata_url: str | None = Field(None, description="Another metadata server than the cloud's own.")
     execution_providers: tuple[str, ...] = Field(
         ("CPUExecutionProvider",), min_length=1, description="ONNX Runtime's, in order of preference."
     )

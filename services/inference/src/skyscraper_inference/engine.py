@@ -67,6 +67,7 @@ class Engine:
         self._queued_bytes = 0
         self._next_number = 0
         self._closed = False
+        self._end_seconds = float("inf")
         self._threads = [
             threading.Thread(target=self._run, name=f"instance-{index}", daemon=True) for index in range(instances)
         ]
@@ -81,10 +82,13 @@ class Engine:
         """
         first = next(iter(inputs.values()))
         size_bytes = sum(tensor.nbytes for tensor in inputs.values())
-        group = (
-            model.name,
-            tuple((name, tensor.shape[1:], tensor.dtype.str) for name, tensor in sorted(inputs.items())),
+        # A model that takes one row at a time joins nothing, so its shapes need not agree: one group, however many.
+        shapes = (
+            ()
+            if model.max_batch == 1
+            else tuple((name, tensor.shape[1:], tensor.dtype.str) for name, tensor in sorted(inputs.items()))
         )
+        group = (model.name, shapes)
         now = time.monotonic()
         with self._changed:
             if self._closed:
@@ -113,13 +117,14 @@ class Engine:
         return self._closed or all(thread.is_alive() for thread in self._threads)
 
     def close(self, *, deadline_seconds: float) -> bool:
-        """Take nothing new, finish what is queued. False where the deadline came first."""
+        """Take nothing new; finish what is queued as far as it can end before the deadline, and hand back the rest
+        (Draining). False where the deadline came first all the same."""
         with self._changed:
             self._closed = True
+            self._end_seconds = time.monotonic() + deadline_seconds
             self._changed.notify_all()
-        end = time.monotonic() + deadline_seconds
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, self._end_seconds - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
@@ -150,10 +155,20 @@ class Engine:
                         queue.popleft()
                     requests = [self._requests.pop(number) for number in decision.numbers]
                     self._account(-sum(request.waiting.size_bytes for request in requests))
-                    return decision.group, requests
+                    if self._ends_in_time(decision.group, requests, now):
+                        return decision.group, requests
+                    for request in requests:
+                        metrics.REFUSED.labels("handed_back").inc()
+                        request.answer.set_exception(Draining("this server is going away before its turn comes"))
+                    continue
                 if self._closed:
                     return None
                 self._changed.wait(decision.seconds)
+
+    def _ends_in_time(self, group: Hashable, requests: list[_Request], now: float) -> bool:
+        cost = self._fits[group].cost()
+        rows = sum(request.waiting.rows for request in requests)
+        return now + cost.fixed_seconds + cost.row_seconds * rows <= self._end_seconds
 
     def _drop_expired(self, now: float) -> None:
         for queue in self._queues.values():

@@ -16,3 +16,7 @@ BATCH_ROWS = Histogram(
 BATCH_SECONDS = Histogram("skyscraper_inference_batch_seconds", "Wall time of a batch.", ["model"], buckets=_SECONDS)
 WORK = Counter("skyscraper_inference_work_core_seconds", "CPU time spent in models.", ["model"])
 MODELS = Gauge("skyscraper_inference_models", "Models by state.", ["state"])
+NOTICES = Counter("skyscraper_inference_notices", "Times this process was told to go, by whom.", ["source"])
+NOTICE_FAILURES = Counter(
+    "skyscraper_inference_notice_failures", "Times the cloud's metadata server could not be asked."
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
@@ -13,8 +14,11 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from skyscraper.errors import ConfigError
+from skyscraper.pipeline import load_pipeline
+from skyscraper.rpc.stage import stage_model
 from skyscraper.service import Health
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from skyscraper.spot import Cloud, NoticeUnreadable, notices
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from skyscraper_inference import metrics
 from skyscraper_inference.backends import ModelFailed
@@ -24,6 +28,13 @@ from skyscraper_inference.repository import Model, load_repository
 from skyscraper_inference.servicer import OipServicer
 
 log = structlog.get_logger()
+
+# Metadata servers ask not to be polled faster; a notice is 30 s at least.
+_NOTICE_POLL_SECONDS = 1.0
+# Of a notice, what is left for stopping the process once all is answered.
+_MARGIN_SECONDS = 2.0
+# For the last answers to leave the process.
+_LAST_ANSWERS_SECONDS = 1.0
 
 
 def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) -> None:
@@ -37,6 +48,7 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
     metrics.MODELS.labels("unavailable").set(len(broken))
     for model in models.values():
         warm_up(model, config)
+    models |= load_stages(config.stages, models)
     engine = Engine(
         instances=config.instances, queue_bytes=config.queue_bytes, max_window_seconds=config.max_window_seconds
     )
@@ -48,6 +60,10 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
             ("grpc.max_send_message_length", config.max_message_bytes),
             # Two servers on one port would share its clients silently.
             ("grpc.so_reuseport", 0),
+            # Clients ping so often, also while nothing is asked, to notice a machine that is gone; by default a server
+            # takes that for abuse and closes the connection.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
         ],
     )
     oip_name = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -66,13 +82,50 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
     state.alive = lambda: engine.alive
     state.set_ready(True)
     log.info("serving", port=port, models=sorted(models), unavailable=sorted(broken), instances=config.instances)
-    stop.wait()
+    left_seconds = wait_for_the_end(config, stop)
     # Clients that watch the health service turn to another server before this one refuses them.
     health_servicer.enter_graceful_shutdown()
     state.set_ready(False)
-    drained = engine.close(deadline_seconds=config.shutdown_seconds)
-    server.stop(grace=1.0).wait()
+    drained = engine.close(deadline_seconds=left_seconds)
+    server.stop(grace=min(_LAST_ANSWERS_SECONDS, left_seconds)).wait()
     log.info("drained", complete=drained)
+
+
+def load_stages(pipelines: Sequence[str], models: Mapping[str, Model]) -> dict[str, Model]:
+    """Stage models by name. Raises ConfigError where a pipeline is not installed."""
+    if not pipelines:
+        return {}
+    # Video decoding takes a second to import and memory, which the pool's own servers do without.
+    from skyscraper_inference.backends.stage import StageBackend
+
+    found = {}
+    for name in pipelines:
+        pipeline = load_pipeline(name)
+        stage = stage_model(name)
+        configuration = model_config_pb2.ModelConfig(name=stage)
+        found[stage] = Model(stage, "1", configuration, StageBackend(pipeline, models), max_batch=1)
+    return found
+
+
+def wait_for_the_end(config: InferenceServiceConfig, stop: threading.Event) -> float:
+    """Until SIGTERM or the cloud's notice. Returns how many seconds there are to finish."""
+    if config.cloud == "none":
+        stop.wait()
+        return config.shutdown_seconds
+    source = notices(Cloud(config.cloud), base_url=config.cloud_metadata_url)
+    while not stop.wait(_NOTICE_POLL_SECONDS):
+        try:
+            left = source.seconds_left()
+        except NoticeUnreadable as error:
+            metrics.NOTICE_FAILURES.inc()
+            log.warning("notice_unreadable", error=str(error))
+            continue
+        if left is not None:
+            metrics.NOTICES.labels("cloud").inc()
+            log.warning("spot_notice", seconds_left=round(left, 1))
+            return max(0.0, left - _MARGIN_SECONDS)
+    metrics.NOTICES.labels("sigterm").inc()
+    return config.shutdown_seconds
 
 
 def warm_up(model: Model, config: InferenceServiceConfig) -> None:

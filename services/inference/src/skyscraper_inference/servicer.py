@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 from skyscraper.errors import Overloaded, SkyscraperError
+from skyscraper.rpc.burst import NOT_BEGUN, WORK_CORE_SECONDS
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
@@ -94,11 +95,16 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         except _Refused as error:
             self._refuse(known, error.code, str(error), context)
         except Overloaded as error:
-            context.set_trailing_metadata((("retry-after-ms", str(round(error.retry_after_seconds * 1000))),))
+            retry_after = str(round(error.retry_after_seconds * 1000))
+            context.set_trailing_metadata((("retry-after-ms", retry_after), (NOT_BEGUN, "1")))
             self._refuse(known, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), context)
         except Draining as error:
+            context.set_trailing_metadata(((NOT_BEGUN, "1"),))
             self._refuse(known, grpc.StatusCode.UNAVAILABLE, str(error), context)
-        except (DeadlineGone, FutureTimeoutError) as error:
+        except DeadlineGone as error:
+            context.set_trailing_metadata(((NOT_BEGUN, "1"),))
+            self._refuse(known, grpc.StatusCode.DEADLINE_EXCEEDED, str(error), context)
+        except FutureTimeoutError as error:
             self._refuse(known, grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the deadline passed", context)
         except ModelFailed as error:
             self._refuse(known, grpc.StatusCode.INTERNAL, f"model {request.model_name} failed: {error}", context)
@@ -111,7 +117,10 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         remaining = context.time_remaining()
         seconds = _DEFAULT_DEADLINE_SECONDS if remaining is None else min(remaining, _DEFAULT_DEADLINE_SECONDS)
         future = self._engine.submit(model, inputs, deadline_seconds=time.monotonic() + seconds)
-        return _response(request, model, future.result(timeout=seconds))
+        answer = future.result(timeout=seconds)
+        # Beside the answer too: the burst gateway settles dollars by it without parsing tensors.
+        context.set_trailing_metadata(((WORK_CORE_SECONDS, repr(answer.work_core_seconds)),))
+        return _response(request, model, answer)
 
     def _model(self, name: str, version: str) -> Model:
         model = self._models.get(name)

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from google.protobuf.message import DecodeError
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
 from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.bus.profiles import is_versioned
+from skyscraper.bus.watermarks import watermarks
 from skyscraper.errors import SkyscraperError
 from skyscraper.lakehouse.catalog import open_catalog
 from skyscraper.lakehouse.errors import LakehouseBusy, LakehouseError, OffsetsMoved
@@ -274,7 +275,7 @@ class Loader:
             return [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions]
         places, ahead = [], ""
         for partition, start in starts.items():
-            low, high = self._watermarks(topic, partition)
+            low, high = watermarks(self._consumer, topic, partition, deadline_seconds=_REQUEST_SECONDS)
             if start is not None and start > high:
                 ahead = (
                     f"the table has rows of {topic} [{partition}] up to offset {start}, but the topic ends at {high}: "
@@ -288,15 +289,6 @@ class Loader:
         elif self._waiting.get(loading.pipeline) in ("table", "topic"):
             del self._waiting[loading.pipeline]
         return places
-
-    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        try:
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_REQUEST_SECONDS, cached=False
-            )
-        except KafkaException as error:
-            raise BusTimeout(f"{topic} [{partition}]: no watermarks: {error.args[0].str()}") from error
-        return low, high
 
     def _assigned(self, topic: str) -> list[TopicPartition]:
         return [place for place in self._consumer.assignment() if place.topic == topic]

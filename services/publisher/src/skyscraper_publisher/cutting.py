@@ -12,6 +12,7 @@ import structlog
 from skyscraper.bus.headers import SegmentHeaders, encode_headers
 from skyscraper.bus.topics import MAX_SEGMENT_BYTES
 from skyscraper.media.features import packet_features
+from skyscraper.media.looking import Looking
 from skyscraper.media.mux import CARRIAGES, FILE_OVERHEAD_BYTES, Muxer, VideoPacket, carried_size, repaired
 from skyscraper.media.segmenter import Cut, PacketInfo, Segmenter, Step
 from skyscraper.media.sources import SourceError, VideoInput
@@ -20,7 +21,6 @@ from skyscraper.media.timestamps import TimestampRepair
 
 from skyscraper_publisher import metrics
 from skyscraper_publisher.config import StreamConfig
-from skyscraper_publisher.looking import Looking
 from skyscraper_publisher.outbox import Message
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class Cutting:
             max_bytes=MAX_SEGMENT_BYTES - FILE_OVERHEAD_BYTES,
         )
         self._last_arrival: float | None = None
-        self._looking = Looking(stream.id) if stream.look else None
+        self._looking = Looking(stream.id, self._without_look) if stream.look else None
         self._muxer: Muxer | None = None
         self._codec = ""
 
@@ -154,6 +154,9 @@ class Cutting:
         )
         message = Message(encode_headers(self._stream.id, headers), value)
         return Segment(message, to_seconds(cut.end_pts))
+
+    def _without_look(self, reason: str) -> None:
+        metrics.SEGMENTS_WITHOUT_LOOK.labels(self._stream.id, reason).inc()
 
     def _features(self, cut: Cut[_Payload], value: bytes, duration: int) -> dict[str, float]:
         looked = self._looking.features(value, to_seconds(duration)) if self._looking is not None else {}

@@ -72,7 +72,10 @@ class TunerConfig(ServiceConfig):
         0.8, gt=0, le=1, description="Part of the retention that may be used; the rest is for outages."
     )
     day_seconds: float = Field(
-        86_400.0, gt=0, description="After so long the content comes again; shorter for demonstrations."
+        86_400.0,
+        gt=0,
+        description="After so long the content comes again; shorter for demonstrations, where profiles' days are "
+        "shown faster.",
     )
     slot_seconds: float = Field(300.0, ge=_SHORTEST_SLOT_SECONDS, description="Prices and statistics are kept by slot.")
     history_days: int = Field(8, ge=1, le=60, description="Days of the content that statistics are kept for.")
@@ -81,6 +84,9 @@ class TunerConfig(ServiceConfig):
     )
     usd_per_day: float = Field(
         0.0, ge=0, description="Dollars for burst machines of each tenant that has no entry in tenants."
+    )
+    burst_usd_per_core_hour: float | None = Field(
+        None, gt=0, description="Price of a burst machine's core that is planned with; none: the profile's."
     )
     tenants: dict[str, TenantQuota] = Field(default_factory=dict, description="Quotas by tenant.")
     refit: RefitConfig = Field(default_factory=RefitConfig, description="How predictors are learned anew.")

@@ -43,6 +43,11 @@ def core_seconds(report: report_pb2.SegmentReport) -> float:
     return report.decoder_core_seconds + report.inference_core_seconds
 
 
+def was_away(report: report_pb2.SegmentReport) -> bool:
+    """On burst machines: what it took of the pool says nothing of what its configuration takes there."""
+    return report.decision.placement == report_pb2.PLACE_BURST
+
+
 def fit_decided(report: report_pb2.SegmentReport, fit: Fit | None) -> Fit | None:
     """The fit by which the report's segment was decided, if it is the one given and all parts are there."""
     decision = report.decision
@@ -86,7 +91,7 @@ def add_to_stream(
         found.profile_version, found.drift_error, found.drifted = decided.version, 1.0, False
     k = report.decision.configuration
     estimate = float(decided.work.estimate(report.duration_seconds)[k])
-    if core_seconds(report) > 0:
+    if core_seconds(report) > 0 and not was_away(report):
         found.work_scale = recalibrated(found.work_scale, estimate, core_seconds(report))
     drift = watched(
         Drift(found.drift_error, found.drifted),
@@ -122,7 +127,8 @@ def add_to_slot(
     if decided is None:
         return found
     k = report.decision.configuration
-    found.estimated_core_seconds += float(decided.work.estimate(report.duration_seconds)[k])
+    if not was_away(report):
+        found.estimated_core_seconds += float(decided.work.estimate(report.duration_seconds)[k])
     deviation = expected_deviation(decided, k)
     if deviation > 0:
         found.predicted_segments += 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from skyscraper.control.units import SECONDS_PER_DAY
 from skyscraper.profile.fit import Fit
 from skyscraper.profile.refit import Samples, believed, width_of
 from skyscraper.v1 import digest_pb2
@@ -66,9 +67,12 @@ def samples_of(
 
 
 def blended(fit: Fit, samples: Samples, days: Days) -> tuple[Floats, Floats, Floats]:
-    """predicted [R,K], truth [R,K], seconds [R] since the layout's first midnight."""
+    """predicted [R,K], truth [R,K], seconds [R] since the layout's first midnight.
+
+    A profile's days have 24 hours; where the content's day is shown faster, they are laid out over that.
+    """
     history = fit.history
-    of_profile = np.asarray(history.seconds // days.day_seconds, dtype=np.int64)
+    of_profile = np.asarray(history.seconds // SECONDS_PER_DAY, dtype=np.int64)
     # Its last days; a profile of fewer is repeated no further.
     last = int(of_profile.max()) if len(of_profile) else 0
     placed = of_profile - last + days.profile_days - 1
@@ -77,7 +81,7 @@ def blended(fit: Fit, samples: Samples, days: Days) -> tuple[Floats, Floats, Flo
         (
             history.predicted[keep],
             history.truth[keep],
-            placed[keep] * days.day_seconds + history.seconds[keep] % days.day_seconds,
+            (placed[keep] + history.seconds[keep] % SECONDS_PER_DAY / SECONDS_PER_DAY) * days.day_seconds,
         )
     ]
     online = np.isin(samples.seconds // days.day_seconds, np.array(days.online, dtype=np.float64))

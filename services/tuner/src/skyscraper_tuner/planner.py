@@ -124,6 +124,9 @@ class Planner:
                 tenant: Quota(config.quota(tenant).cores, config.quota(tenant).usd_per_day)
                 for tenant in {one.tenant for one in streams}
             },
+            burst_usd_per_core_second=None
+            if config.burst_usd_per_core_hour is None
+            else config.burst_usd_per_core_hour / 3600,
         )
 
     def _read_digests(

@@ -57,6 +57,8 @@ class Terms:
     policy: plan_pb2.Policy.ValueType
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     """By tenant; one without an entry may use the whole pool and no dollars."""
+    burst_usd_per_core_second: float | None = None
+    """None: what it was when the profile was made."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,8 @@ def _past(
 ) -> StreamPast:
     predicted, truth, seconds = blended(fit, samples, days)
     work = fit.work.estimate(fit.segment_seconds) * (digest.work_scale or 1.0)
-    dearest = [max(each.usd for each in placements) for placements in fit.placements]
-    may_burst = _quota(terms, stream.tenant).usd_per_day > 0 and all(usd > 0 for usd in dearest)
+    usd = _burst_usd(fit, terms.burst_usd_per_core_second)
+    may_burst = _quota(terms, stream.tenant).usd_per_day > 0 and bool((usd > 0).all())
     return StreamPast(
         stream.stream_id,
         predicted,
@@ -212,9 +214,19 @@ def _past(
         work,
         value_scale=stream.weight / float(fit.mean_quality[-1]),
         weight=stream.weight,
-        burst_usd=np.array(dearest) if may_burst else None,
+        burst_usd=usd if may_burst else None,
         uncertainty=float(fit.work.uncertainty[0]),
     )
+
+
+def _burst_usd(fit: Fit, usd_per_core_second: float | None) -> Floats:
+    """[K] dollars of a segment with as much as possible on burst machines; at the profile's price if none is given."""
+    found = np.zeros(len(fit.placements))
+    for k, placements in enumerate(fit.placements):
+        most = min(placements, key=lambda one: one.pool_core_seconds)
+        away = float(fit.operator_work[k].sum()) - most.pool_core_seconds
+        found[k] = most.usd if usd_per_core_second is None else away * usd_per_core_second
+    return found
 
 
 def _quota(terms: Terms, tenant: str) -> Quota:
@@ -286,6 +298,7 @@ def _stream_plan(
         refusal=refused.get(name, ""),
         drift_error=one.digest.drift_error if one.digest.profile_version == one.fit.version else 1.0,
         drifted=(one.digest.drifted and one.digest.profile_version == one.fit.version) or one.outlook.drifted,
+        burst_usd=() if one.past.burst_usd is None else one.past.burst_usd,
     )
     if name in followed:
         alpha, quality = followed[name]

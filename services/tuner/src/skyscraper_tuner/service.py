@@ -8,6 +8,7 @@ import time
 import structlog
 from skyscraper.bus import topics
 from skyscraper.bus.compacted import CompactedTable
+from skyscraper.bus.fenced import Deposed
 from skyscraper.service import Health
 
 from skyscraper_tuner import metrics
@@ -16,7 +17,6 @@ from skyscraper_tuner.election import Election
 from skyscraper_tuner.fits import Fits
 from skyscraper_tuner.planner import Planner
 from skyscraper_tuner.shards import Shards
-from skyscraper_tuner.writer import Deposed
 
 log = structlog.get_logger()
 

@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from skyscraper.bus.errors import BusTimeout
 from skyscraper.bus.topics import SEGMENTS
+from skyscraper.bus.watermarks import watermarks
 
 
 def waiting_segments(client: Mapping[str, Any], group: str, partition: int, *, deadline_seconds: float) -> int:
@@ -17,7 +18,7 @@ def waiting_segments(client: Mapping[str, Any], group: str, partition: int, *, d
     place = TopicPartition(SEGMENTS, partition)
     try:
         # The end first: a commit that comes in between can only make the answer too large.
-        low, high = consumer.get_watermark_offsets(place, timeout=deadline_seconds, cached=False)
+        low, high = watermarks(consumer, SEGMENTS, partition, deadline_seconds=deadline_seconds)
         committed = consumer.committed([place], timeout=deadline_seconds)[0].offset
     except KafkaException as error:
         raise BusTimeout(f"{SEGMENTS} [{partition}]: its backlog cannot be told: {error.args[0].str()}") from error

@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from skyscraper.bus.errors import BusError, BusTimeout
+from skyscraper.bus.watermarks import watermarks
 
 log = structlog.get_logger()
 
@@ -188,24 +189,12 @@ def _bounds(
     try:
         if partitions is None:
             partitions = _partitions_of(probe, topic, deadline_seconds)
-        return {partition: _bounds_of(probe, topic, partition, deadline, clock) for partition in partitions}
+        return {
+            partition: watermarks(probe, topic, partition, deadline_seconds=deadline - clock(), clock=clock)
+            for partition in partitions
+        }
     finally:
         probe.close()
-
-
-def _bounds_of(
-    probe: Consumer, topic: str, partition: int, deadline: float, clock: Callable[[], float]
-) -> tuple[int, int]:
-    while True:
-        timeout = max(0.1, min(_REQUEST_SECONDS, deadline - clock()))
-        try:
-            return probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout)
-        except KafkaException as error:
-            # A topic just created, or a broker just started, has no leader for a moment.
-            refused = error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-            if refused or clock() + _POLL_SECONDS >= deadline:
-                raise BusTimeout(f"Kafka does not answer about {topic} [{partition}]: {error.args[0].str()}") from error
-            time.sleep(_POLL_SECONDS)
 
 
 def _raise_if_final(error: KafkaError, topic: str) -> None:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from skyscraper.bus.errors import BusError, BusTimeout
 from skyscraper.bus.offsets import Offsets
 from skyscraper.bus.topics import REPORTS
+from skyscraper.bus.watermarks import watermarks
 from skyscraper.v1 import report_pb2
 
 log = structlog.get_logger()
@@ -109,15 +110,10 @@ class ReportReader:
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
         """First offset and end of the topic's partitions, as many as `sky.reports` has. Raises BusTimeout."""
-        try:
-            return {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=_REQUEST_SECONDS
-                )
-                for partition in self.partitions
-            }
-        except KafkaException as error:
-            raise BusTimeout(f"Kafka does not answer about {topic}: {error.args[0].str()}") from error
+        return {
+            partition: watermarks(self._consumer, topic, partition, deadline_seconds=_REQUEST_SECONDS)
+            for partition in self.partitions
+        }
 
     def close(self) -> None:
         self._consumer.close()
@@ -181,9 +177,8 @@ def last_reports(
             "log_level": 2,
         }
     )
-    place = TopicPartition(REPORTS, partition)
     try:
-        low, high = consumer.get_watermark_offsets(place, timeout=deadline_seconds)
+        low, high = watermarks(consumer, REPORTS, partition, deadline_seconds=deadline_seconds)
         # Every transaction leaves a marker, which takes an offset; and others' reports may lie between.
         reach = 4 * count
         while True:

@@ -21,7 +21,13 @@ PLANS = "sky.plans"
 POOL_KEY = b"_pool"
 PROFILES = "sky.profiles"
 STATE = "sky.state"
+LEDGER = "sky.ledger"
+# The key of the gateway that leads; no tenant's name begins so.
+LEADER_KEY = b"_leader"
 DEAD_LETTERS = "sky.dead-letters"
+
+# As long as rows and reports are kept, so that a bill can be compared with them.
+_LEDGER_HISTORY_MS = 7 * 86_400 * 1000
 
 
 def is_stream_id(text: str) -> bool:
@@ -52,7 +58,8 @@ def topic_specs(
 
     `sky.segments`, `sky.state`, `sky.reports` and `sky.dead-letters` have one partition per stream, with the same
     number, so that one decoder owns a stream's segments and its state. Retention applies to the buffer
-    (`sky.segments`); rows, reports and dead letters are kept seven days, Kafka's own default.
+    (`sky.segments`); rows, reports and dead letters are kept seven days, Kafka's own default. `sky.ledger` has one
+    partition, whose order is the order of spending, and keeps every entry for seven days before it is compacted.
     """
     compact = {"cleanup.policy": "compact"}
     # Kafka deletes whole log segments only, so the buffer's limit is honoured to one log segment: 1/8 of it is
@@ -70,6 +77,7 @@ def topic_specs(
         TopicSpec(STREAMS, 1, compact),
         TopicSpec(PROFILES, 1, compact | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         TopicSpec(PLANS, 1, compact | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
+        TopicSpec(LEDGER, 1, compact | {"min.compaction.lag.ms": str(_LEDGER_HISTORY_MS)}),
         TopicSpec(SEGMENTS, partitions, buffer),
         TopicSpec(STATE, partitions, compact),
         TopicSpec(REPORTS, partitions),

@@ -50,7 +50,7 @@ def fit(
     burst = Burst(price, ROUND_TRIP_SECONDS, uplink_mbit_per_second * bits, downlink_mbit_per_second * bits)
     with progress_bars() as progress:
         learned = learn(
-            footage_of(load_trace(trace), loaded.knobs),
+            footage_of(load_trace(trace), loaded),
             seed=seed,
             burst=burst,
             stateless=STATELESS_OPERATORS,

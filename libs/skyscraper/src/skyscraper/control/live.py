@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skyscraper.control.demand import Options, options
 from skyscraper.control.priced import best_option, learn_residual
 from skyscraper.control.prices import worth_at
 from skyscraper.control.switcher import category, fall_back, pick
@@ -28,12 +29,34 @@ class Rule(Enum):
     FLOOR = "floor"
 
 
+class Placement(Enum):
+    """Where a segment's stateless operators run."""
+
+    POOL = "pool"
+    BURST = "burst"
+
+
+@dataclass(frozen=True)
+class BurstOffer:
+    """What burst machines would do for a segment. K configurations.
+
+    work [K] core-seconds that the pool is left with, infinite where a configuration cannot be away; usd [K];
+    usd_price μ in normalised quality per dollar; left_usd: the most that may be spent on it.
+    """
+
+    work: Floats
+    usd: Floats
+    usd_price: float
+    left_usd: float
+
+
 @dataclass(frozen=True)
 class Situation:
     """What a choice rests on. K configurations, from the cheapest.
 
     quality [K] as believed, in the pipeline's unit; work [K] core-seconds as estimated; work_price in normalised
-    quality per core-second; value_scale normalised quality per unit; slack_core_seconds: the most the guard allows.
+    quality per core-second; value_scale normalised quality per unit; slack_core_seconds: the most the guard allows;
+    burst: None while burst machines cannot be had.
     """
 
     quality: Floats
@@ -41,12 +64,17 @@ class Situation:
     work_price: float
     value_scale: float
     slack_core_seconds: float
+    burst: BurstOffer | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
+    """advantage: normalised quality by which it is better than the best that stays in the pool."""
+
     configuration: int
     rule: Rule
+    placement: Placement = Placement.POOL
+    advantage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +123,7 @@ def warm() -> None:
     two = np.ones(2)
     belief = Belief(ResidualNoise(0.5, np.eye(2), two), categories=1)
     belief.learn(0, 0.0)
-    situation = Situation(two, two, 0.0, 1.0, _UNLIMITED)
+    situation = Situation(two, two, 0.0, 1.0, _UNLIMITED, BurstOffer(two, two, 0.0, 0.0))
     by_prices(situation)
     by_plan(situation, two, two)
     category(np.ones((1, 2)), 1.0, 0)
@@ -104,51 +132,81 @@ def warm() -> None:
 
 
 def by_prices(situation: Situation) -> Choice:
-    """`argmax scale·q̂ − λ·work` over what the guard allows."""
+    """`argmax scale·q̂ − λ·work − μ·usd` over what the guard and the budget allow."""
+    choice = _options(situation)
+    usd_price, left_usd = (
+        (0.0, 0.0) if situation.burst is None else (situation.burst.usd_price, situation.burst.left_usd)
+    )
 
-    def best(slack: float) -> int:
-        count = len(situation.work)
+    def best(slack: float, budget: float) -> int:
         return int(
             best_option(
                 situation.quality,
-                np.arange(count),
-                situation.work,
-                np.zeros(count),
+                choice.configuration,
+                choice.work,
+                choice.usd,
                 situation.value_scale,
                 situation.work_price,
-                0.0,
+                usd_price,
                 slack,
-                _UNLIMITED,
+                budget,
             )
         )
 
-    return _judged(situation, best(situation.slack_core_seconds), best(_UNLIMITED), Rule.PRICED)
+    def score(option: int) -> float:
+        value = situation.value_scale * max(float(situation.quality[choice.configuration[option]]), 0.0)
+        return value - situation.work_price * float(choice.work[option]) - usd_price * float(choice.usd[option])
+
+    taken = best(situation.slack_core_seconds, left_usd)
+    found = _judged(situation, choice, taken, best(_UNLIMITED, left_usd), Rule.PRICED)
+    if found.placement is Placement.POOL:
+        return found
+    return replace(found, advantage=score(taken) - score(best(situation.slack_core_seconds, 0.0)))
 
 
 def by_plan(situation: Situation, alpha: Floats, used: Floats) -> Choice:
-    """The paper's switcher: argmax(α − α̂) of the current category, else down to what the guard allows.
+    """The paper's switcher: argmax(α − α̂) of the current category, in the pool if that fits the buffer, else on burst
+    machines, else down to what the guard allows.
 
     alpha, used [K] of the category; the paper orders configurations by their quality on it.
     """
+    choice = _options(situation)
     wanted = int(pick(alpha, used))
     taken = fall_back(
         wanted,
-        situation.work,
-        np.zeros(len(situation.work)),
-        situation.quality,
+        choice.work,
+        choice.usd,
+        # Of equal quality the first is taken, and those in the pool come first.
+        situation.quality[choice.configuration],
         situation.slack_core_seconds,
-        _UNLIMITED,
+        0.0 if situation.burst is None else situation.burst.left_usd,
     )
-    return _judged(situation, int(taken), wanted, Rule.PLANNED)
+    return _judged(situation, choice, int(taken), wanted, Rule.PLANNED)
 
 
 def by_hand(situation: Situation, wanted: int) -> Choice:
     """A fixed configuration, unless the guard forbids it: then the dearest below it that is allowed."""
     fits = [k for k in range(wanted + 1) if situation.work[k] <= situation.slack_core_seconds]
-    return _judged(situation, fits[-1] if fits else 0, wanted, Rule.FIXED)
+    return _judged(situation, options(situation.work, None), fits[-1] if fits else 0, wanted, Rule.FIXED)
 
 
-def _judged(situation: Situation, taken: int, wanted: int, rule: Rule) -> Choice:
-    if situation.work[taken] > situation.slack_core_seconds:
-        return Choice(taken, Rule.FLOOR)
-    return Choice(taken, rule if taken == wanted else Rule.GUARDED)
+def _options(situation: Situation) -> Options:
+    """All configurations in the pool, then those that can be on burst machines."""
+    pool = options(situation.work, None)
+    if situation.burst is None:
+        return pool
+    away = np.flatnonzero(np.isfinite(situation.burst.work))
+    return Options(
+        np.concatenate([pool.work, situation.burst.work[away]]),
+        np.concatenate([pool.usd, situation.burst.usd[away]]),
+        np.concatenate([pool.configuration, away]),
+    )
+
+
+def _judged(situation: Situation, choice: Options, taken: int, wanted: int, rule: Rule) -> Choice:
+    placement = Placement.POOL if taken < len(situation.work) else Placement.BURST
+    configuration = int(choice.configuration[taken])
+    if choice.work[taken] > situation.slack_core_seconds:
+        return Choice(configuration, Rule.FLOOR, placement)
+    same = configuration == int(choice.configuration[wanted])
+    return Choice(configuration, rule if same else Rule.GUARDED, placement)

@@ -42,11 +42,13 @@ class PoolPrices:
 @dataclass(frozen=True)
 class Known:
     """Segments of one stream that are known: those in the buffer, and the last ones before. quality [T,K] as
-    predicted, normalised; event_seconds [T]; work [K] core-seconds."""
+    predicted, normalised; event_seconds [T]; work [K] core-seconds; burst_usd [K] dollars on burst machines,
+    None where they may not be used."""
 
     quality: Floats
     event_seconds: Floats
     work: Floats
+    burst_usd: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def look(pool: PoolPrices, streams: Sequence[Known], *, clock_seconds: float, co
             one.quality,
             one.quality,
             (one.event_seconds // pool.slot_seconds).astype(np.int64) - base,
-            options(one.work, None),
+            options(one.work, one.burst_usd),
         )
         for one in streams
         if len(one.event_seconds)

@@ -50,6 +50,11 @@ class Priced(NamedTuple):
     weight: Floats  # [N]
 
 
+def usd_price_now(planned: float, *, spent_share: float, due_share: float) -> float:
+    """μ as planned, corrected by what was spent so far of the day's dollars against what the plan had spent by now."""
+    return float(planned * np.exp(_USD_GAIN * (spent_share - due_share)))
+
+
 @njit
 def prepare_priced(state: Priced, t: int, lag: float, budget: float) -> None:  # pragma: no cover - compiled
     """Before round t: look into the backlog again, and correct the price of a dollar by what was spent so far."""

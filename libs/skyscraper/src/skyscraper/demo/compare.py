@@ -27,6 +27,8 @@ class Moment:
     hour: float
     quality: float
     core_seconds: float
+    """Of the pool."""
+    burst_usd: float
     wait_seconds: float
     configuration: tuple[tuple[str, str], ...]
     rule: str
@@ -50,7 +52,8 @@ class DayRun:
 
     @property
     def usd(self) -> float:
-        return self.core_seconds / 3600 * USD_PER_CORE_HOUR
+        """Of the pool's cores and of burst machines."""
+        return self.core_seconds / 3600 * USD_PER_CORE_HOUR + sum(one.burst_usd for one in self.moments)
 
     @property
     def longest_wait_seconds(self) -> float:
@@ -86,6 +89,7 @@ def day_run(name: str, seen: Sequence[Seen], *, start_seconds: float, day_second
                 begun / day_seconds * SECONDS_PER_DAY / 3600,
                 report.quality,
                 report.decoder_core_seconds + report.inference_core_seconds,
+                report.burst_nano_usd * 1e-9,
                 seconds(report.started_time) - seconds(report.published_time),
                 tuple(sorted(report.configuration.items())),
                 report_pb2.Rule.Name(report.decision.rule).removeprefix("RULE_").lower(),

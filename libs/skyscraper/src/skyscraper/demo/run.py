@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from skyscraper.bus import topics
-from skyscraper.bus.compacted import read_compacted
-from skyscraper.bus.profiles import publish_profile
 from skyscraper.bus.reports import Seen, seconds
-from skyscraper.control.headroom import Backlog, Retention, headroom_seconds
 from skyscraper.demo import score
-from skyscraper.demo.calibrate import measure_machine, scale_work
-from skyscraper.demo.cameras import Camera, cameras, render
-from skyscraper.demo.compare import DayRun, day_run
+from skyscraper.demo.cameras import Camera
+from skyscraper.demo.compare import DayRun
+from skyscraper.demo.day import PIPELINE, Scenario, prepare, run_day, start_tuner
 from skyscraper.demo.day_picture import draw_day
 from skyscraper.demo.picture import draw_picture
+from skyscraper.demo.spot import Interruptions, burst_result
 from skyscraper.demo.stack import Stack, StackError
 from skyscraper.demo.watch import Watch
 from skyscraper.lakehouse.catalog import open_catalog
-from skyscraper.models.repository import install_models
-from skyscraper.profile.codec import decode_fit
-from skyscraper.profile.fit import Fit
-from skyscraper.profile.load import load_profile
 from skyscraper.service.logs import configure_logs
 from skyscraper.v1 import report_pb2
-
-PIPELINE = "counting"
-# What the offline phase learned on cameras like these, but not on these (see docs/how-to/simulate-a-trace.md).
-PROFILE = Path(__file__).parent / "counting.pb"
-# The pool has this part of what the dearest configuration would take for all cameras, or this part of the machine where
-# that is less: broker, cameras, loader and this process need the rest.
-_POOL_SHARE, _MACHINE_SHARE = 1 / 3, 0.4
-# The buffer of the compressed day: hours of content, as the days of retention of a real installation.
-_BUFFER_SHARE_OF_DAY = 0.2
-# Content changes within a quarter of an hour; shorter slots of a compressed day would hold too few segments.
-_SLOTS_PER_DAY, _LEAST_SLOT_SECONDS = 48, 6.0
-# A clip of some segments tells how fast the machine is.
-_CALIBRATION_SECONDS = 8
-# Launching a publisher until its first frame.
-_LAUNCH_SECONDS = 2.5
-# Plans, after the tuner has started.
-_PLAN_SECONDS = 30.0
 
 _NEXT_QUERY = (
     "SELECT _stream, date_trunc('minute', event_time) AS minute, count(DISTINCT track_id) AS people "
@@ -77,7 +52,8 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo proves. `good` where nothing was lost or repeated and every segment is accounted for.
+    """What the demo proves. `good` where nothing was lost or repeated, every segment is accounted for,
+    and no more dollars were spent than the budget has.
 
     By run, `static` and `skyscraper`: quality (mean per segment, object-seconds), core_seconds, usd, count_error
     (against the truth), longest_wait_seconds.
@@ -96,6 +72,8 @@ class DemoResult:
     count_error: Mapping[str, float]
     longest_wait_seconds: Mapping[str, float]
     switches: int
+    burst: Mapping[str, float]
+    """See `spot.BurstResult`."""
     latency_seconds: Mapping[str, float]
     hop_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     picture: str = ""
@@ -105,7 +83,8 @@ class DemoResult:
     @property
     def good(self) -> bool:
         accounted = self.segments_published == self.segments_processed > 0
-        return accounted and self.segments_lost == 0 and self.rows_repeated == 0 and self.rows > 0
+        within_budget = self.burst["spent_usd"] <= self.burst["budget_usd"]
+        return accounted and self.segments_lost == 0 and self.rows_repeated == 0 and self.rows > 0 and within_budget
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "good": self.good}
@@ -113,20 +92,6 @@ class DemoResult:
 
 class _Interrupted(Exception):  # noqa: N818 - a request to stop, not a fault
     """Ctrl-C or SIGTERM."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What both runs share."""
-
-    cameras: Sequence[Camera]
-    fit: Fit
-    pool_cores: float
-    dearest_cores: float
-    """What the dearest configuration would take for all cameras."""
-    day_seconds: int
-    static: Mapping[str, str]
-    """The best configuration that fits the pool at all hours."""
 
 
 def run_demo(options: DemoOptions, console: Console) -> DemoResult:
@@ -137,13 +102,14 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
         shutil.rmtree(options.folder)
     options.folder.mkdir(parents=True)
     with _stopped_by_signals(), Stack(options.folder, partitions=options.streams) as stack:
-        scenario = _prepare(options, stack, console)
+        scenario = prepare(stack, console, day_seconds=options.seconds, streams=options.streams, burst=True)
         watch = Watch(stack.client)
         try:
-            runs = [_run_day("static", scenario, stack, watch, console)]
-            _start_tuner(scenario, stack, console)
-            runs.append(_run_day("skyscraper", scenario, stack, watch, console))
-            result = _summarise(stack, watch, scenario, runs, console, started)
+            runs = [run_day("static", scenario, stack, watch, console)]
+            start_tuner(scenario, stack, console)
+            interruptions = Interruptions(stack)
+            runs.append(run_day("skyscraper", scenario, stack, watch, console, interruptions.turn))
+            result = _summarise(stack, watch, scenario, runs, console, started, interruptions.done)
             if options.keep_running:
                 _keep_running(stack, console)
         finally:
@@ -151,131 +117,14 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     return result
 
 
-def plan_scenario(fit: Fit, streams: int, day_seconds: int) -> Scenario:
-    """Cameras, and a pool too small for them."""
-    dearest = streams * float(fit.work.rate[-1])
-    cores = min(_POOL_SHARE * dearest, _MACHINE_SHARE * (os.cpu_count() or 1))
-    fits = [k for k, rate in enumerate(fit.work.rate) if rate * streams <= cores]
-    best = max(fits, key=lambda k: fit.mean_quality[k], default=0)
-    return Scenario(cameras(streams, day_seconds), fit, cores, dearest, day_seconds, fit.configurations[best])
-
-
-def _prepare(options: DemoOptions, stack: Stack, console: Console) -> Scenario:
-    message = load_profile(PROFILE)
-    with console.status("") as status:
-        status.update("fetching and converting the detectors (once) ...")
-        models = sorted({one.knobs["model"] for one in message.fit.configurations})
-        install_models(models, say=lambda text: status.update(f"{text} ..."))
-        status.update("measuring how fast this machine is ...")
-        scale_work(message.fit, measure_machine(message.fit, cameras(1, _CALIBRATION_SECONDS)[0]))
-    scenario = plan_scenario(decode_fit(message.fit), options.streams, options.seconds)
-    console.print(
-        f"[bold]Skyscraper demo[/]: {options.streams} street cameras show a day in {options.seconds} s. The pool has "
-        f"{scenario.pool_cores:.2f} cores; the dearest configuration would take "
-        f"{scenario.dearest_cores:.2f} for all of them."
-    )
-    with console.status("") as status:
-        status.update("starting Kafka ...")
-        stack.start_broker()
-        publish_profile(stack.client, message)
-        stack.add_inference(models=models)
-        stack.add_decoder(
-            control={
-                "pool_cores": scenario.pool_cores,
-                "limit_seconds": max(_BUFFER_SHARE_OF_DAY * options.seconds, 4 * scenario.fit.segment_seconds),
-            }
-        )
-        stack.add_loader()
-        stack.start()
-        status.update("rendering the street cameras (once) ...")
-        render(list(scenario.cameras), status.update, threads=os.cpu_count() or 1)
-        status.update("waiting for the services ...")
-        stack.wait_ready()
-    console.print(f"Kafka at {stack.broker.bootstrap_servers}; logs in {stack.folder / 'logs'}")
-    return scenario
-
-
-def _start_tuner(scenario: Scenario, stack: Stack, console: Console) -> None:
-    """The tuner, and its first plan. The content's day begins when the next run does."""
-    begins = time.time() + _PLAN_SECONDS
-    # A hair longer or shorter than asked for, so that a whole number of days has passed since 1970 just then.
-    day_seconds = begins / round(begins / scenario.day_seconds)
-    slots = max(1, min(_SLOTS_PER_DAY, int(day_seconds / _LEAST_SLOT_SECONDS)))
-    stack.add_tuner(
-        pool_cores=scenario.pool_cores,
-        day_seconds=day_seconds,
-        slot_seconds=day_seconds / slots,
-        plan_interval_seconds=5.0,
-        lease_seconds=30.0,
-        limit_seconds=max(_BUFFER_SHARE_OF_DAY * day_seconds, 4 * scenario.fit.segment_seconds),
-    )
-    stack.start("tuner")
-    with console.status("the tuner plans the next day, from the profile and what it saw of this one ..."):
-        stack.wait_ready("tuner")
-        while time.time() < begins - _LAUNCH_SECONDS:
-            stack.check()
-            time.sleep(0.05)
-    plans = read_compacted(stack.client, topics.PLANS, deadline_seconds=_DRAIN_SECONDS)
-    if not any(topics.POOL_KEY in table for table in plans.values()):
-        raise StackError(f"the tuner made no plan within {_PLAN_SECONDS:g} s; see {stack.log_path('tuner')}")
-
-
-def _run_day(name: str, scenario: Scenario, stack: Stack, watch: Watch, console: Console) -> DayRun:
-    """One day of all cameras, until its last segment is processed."""
-    publisher = f"publisher-{name}"
-    before, first = watch.published(), len(watch.totals.reports)
-    count = round(scenario.day_seconds / scenario.fit.segment_seconds)
-    stack.add_publisher([camera.stream(PIPELINE, scenario.static, count) for camera in scenario.cameras], publisher)
-    stack.start(publisher)
-    expected = before + len(scenario.cameras) * count
-    deadline = time.monotonic() + scenario.day_seconds + _DRAIN_SECONDS
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-        while watch.accounted() < expected or watch.published() < expected:
-            if time.monotonic() >= deadline:
-                raise StackError(
-                    f"{name}: {watch.accounted() - before} of {expected - before} segments were processed "
-                    f"{_DRAIN_SECONDS:g} s after the day's end; see the logs in {stack.folder / 'logs'}"
-                )
-            watch.poll(_TURN_SECONDS)
-            stack.check()
-            live.update(_table(name, stack, watch))
-    console.print(_table(name, stack, watch))
-    seen = watch.totals.reports[first:]
-    begun = min(seconds(one.report.event_time) for one in seen)
-    return day_run(name, seen, start_seconds=begun, day_seconds=scenario.day_seconds)
-
-
-def _table(name: str, stack: Stack, watch: Watch) -> Table:
-    table = Table(show_edge=False, header_style="bold", title=name)
-    for name in ("stream", "segments", "frames/s", "lag s", "backlog", "headroom", "rows", "rows/s"):
-        table.add_column(name, justify="left" if name == "stream" else "right")
-    bounds = watch.bounds(topics.SEGMENTS)
-    retention = Retention(stack.retention_seconds, stack.retention_bytes_per_partition)
-    for view in sorted(watch.totals.streams.values(), key=lambda one: one.stream_id):
-        low, high = bounds[view.partition]
-        waiting = high - low - view.processed - view.dead_lettered - view.duplicates
-        video = max(view.video_seconds, 1e-6)
-        mean_bytes = view.segment_bytes / max(1, view.processed)
-        backlog = Backlog(view.lag_seconds if waiting else 0.0, int(waiting * mean_bytes), view.segment_bytes / video)
-        table.add_row(
-            view.stream_id,
-            str(view.processed),
-            f"{view.frames / video:.1f}",
-            f"{view.lag_seconds:.1f}",
-            str(max(0, waiting)),
-            _hours(headroom_seconds(backlog, retention)),
-            str(view.rows),
-            f"{view.rows / video:.1f}",
-        )
-    return table
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
-
-
 def _summarise(
-    stack: Stack, watch: Watch, scenario: Scenario, runs: Sequence[DayRun], console: Console, started: float
+    stack: Stack,
+    watch: Watch,
+    scenario: Scenario,
+    runs: Sequence[DayRun],
+    console: Console,
+    started: float,
+    interruptions: int,
 ) -> DemoResult:
     messages = _read_rows(stack, watch)
     places = score.last_row_offsets(messages)
@@ -310,6 +159,7 @@ def _summarise(
         count_error=errors,
         longest_wait_seconds={run.name: round(run.longest_wait_seconds, 2) for run in runs},
         switches=runs[-1].switches,
+        burst=asdict(burst_result(stack, seen[half:], interruptions)),
         latency_seconds=score.percentiles(latencies.total),
         hop_seconds={hop: score.percentiles(values) for hop, values in latencies.hops.items()},
         picture=str(picture),
@@ -352,6 +202,11 @@ def _print_comparison(scenario: Scenario, runs: Sequence[DayRun], result: DemoRe
     table.add_row("equivalent dollars", *(f"{run.usd:.5f}" for run in runs))
     table.add_row("longest wait in the buffer", *(f"{run.longest_wait_seconds:.1f} s" for run in runs))
     console.print(table)
+    burst = result.burst
+    console.print(
+        f"burst pool: {burst['segments']} segments for {burst['spent_usd']:.6f} of {burst['budget_usd']:.6f} USD; "
+        f"machines were taken away {burst['interruptions']} times, {burst['came_back']} segments came back to the pool"
+    )
     needed = _static_cores(scenario, adaptive.quality / static.quality if static.quality else 1.0)
     if needed is not None:
         console.print(

@@ -23,7 +23,8 @@ from skyscraper.localkafka import LocalBroker
 from skyscraper.pipeline import load_pipeline
 from skyscraper.processes import free_ports, spawn, stop, tail
 
-_READY_SECONDS = 60.0
+# Imports and warm-up take seconds; on a machine that is busy with other things, minutes.
+_READY_SECONDS = 180.0
 _STOP_SECONDS = 25.0
 _PROBE_SECONDS = 1.0
 
@@ -59,6 +60,8 @@ class Stack:
         self.folder = folder
         self.broker = LocalBroker(folder / "kafka", settings=broker_settings)
         self.services: dict[str, Service] = {}
+        self.burst_targets: dict[str, str] = {}
+        self.gateway_targets: list[str] = []
         self.catalog = CatalogConfig(warehouse_path=folder / "warehouse")
         self.retention_seconds = retention_seconds
         self.retention_bytes_per_partition = retention_bytes_per_partition
@@ -93,8 +96,24 @@ class Stack:
         values = {"port": self._inference_port, "models": list(models)}
         return self._add("inference", "skyscraper_inference", values | settings, kafka=False)
 
-    def add_decoder(self, name: str = "decoder", **settings: Any) -> Service:
-        values = {"instance": name, "inference": {"target": f"127.0.0.1:{self._inference_port}"}}
+    def add_burst_machine(self, name: str, *, models: Sequence[str] = (), **settings: Any) -> Service:
+        """A machine of the burst pool: an inference process that also takes whole segments."""
+        port = free_ports(1)[0]
+        self.burst_targets[name] = f"127.0.0.1:{port}"
+        values = {"port": port, "models": list(models), "stages": list(self._pipelines), "instances": 1}
+        return self._add(name, "skyscraper_inference", values | settings, kafka=False)
+
+    def add_gateway(self, name: str = "gateway", **settings: Any) -> Service:
+        """In front of all burst machines that were added before; decoders that are added later know it."""
+        port = free_ports(1)[0]
+        self.gateway_targets.append(f"127.0.0.1:{port}")
+        values = {"instance": name, "port": port, "pools": [{"targets": list(self.burst_targets.values())}]}
+        return self._add(name, "skyscraper_burst", values | settings)
+
+    def add_decoder(self, name: str = "decoder", *, burst: Mapping[str, Any] | None = None, **settings: Any) -> Service:
+        values: dict[str, Any] = {"instance": name, "inference": {"target": f"127.0.0.1:{self._inference_port}"}}
+        if self.gateway_targets:
+            values["burst"] = {"targets": list(self.gateway_targets), **(burst or {})}
         return self._add(name, "skyscraper_decoder", values | settings)
 
     def add_loader(self, name: str = "loader", **settings: Any) -> Service:

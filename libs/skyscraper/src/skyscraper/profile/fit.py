@@ -34,7 +34,7 @@ PLAN_WINDOW_SECONDS = 2 * SECONDS_PER_DAY
 # Enough for a plan of prices (see control/prices.py), and small enough for a message.
 HISTORY_ROWS = 8_000
 # Boxes, scores and labels of a busy segment's detections.
-_DETECTION_BYTES = 32_768.0
+DETECTION_BYTES = 32_768.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,7 +42,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Footage:
     """quality [T,K], work [T,K] core-seconds, seconds [T] (length), start_seconds [T] since a midnight, segment_bytes
-    [T], features [T,F]; configurations [K] from the cheapest; operator_work [K,P] of operators, or neither."""
+    [T], features [T,F]; configurations [K] from the cheapest; operator_work [K,P] of operators, or neither;
+    result_bytes [K,P] of what operators make of a segment of median length (detections' if left out)."""
 
     quality: Floats
     work: Floats
@@ -54,6 +55,7 @@ class Footage:
     configurations: tuple[dict[str, str], ...]
     operators: tuple[str, ...] = ()
     operator_work: Floats | None = None
+    result_bytes: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,9 @@ def fit(
     rows = np.unique(np.linspace(0, count - 1, min(count, history_rows)).astype(int))
     names = footage.operators or ("work",)
     operator_work = footage.operator_work if footage.operator_work is not None else estimate[:, None]
+    result_bytes = footage.result_bytes
+    if result_bytes is None:
+        result_bytes = np.full(operator_work.shape, DETECTION_BYTES)
     return Fit(
         version=_version(footage, seed, categories, window_seconds, history_rows),
         seed=seed,
@@ -152,8 +157,8 @@ def fit(
         operators=names,
         operator_work=operator_work,
         placements=tuple(
-            tuple(placements(_operators(names, row, stateless), float(footage.segment_bytes.mean()), burst))
-            for row in operator_work
+            tuple(placements(_operators(names, row, sizes, stateless), float(footage.segment_bytes.mean()), burst))
+            for row, sizes in zip(operator_work, result_bytes, strict=True)
         ),
         categories=found,
         discriminating=teller,
@@ -167,10 +172,10 @@ def fit(
     )
 
 
-def _operators(names: Sequence[str], work: Floats, stateless: Sequence[str]) -> list[OperatorWork]:
+def _operators(names: Sequence[str], work: Floats, sizes: Floats, stateless: Sequence[str]) -> list[OperatorWork]:
     return [
-        OperatorWork(name, float(seconds), name in stateless, _DETECTION_BYTES)
-        for name, seconds in zip(names, work, strict=True)
+        OperatorWork(name, float(seconds), name in stateless, float(size))
+        for name, seconds, size in zip(names, work, sizes, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from skyscraper.control.admission import require_admissible
 from skyscraper.control.demand import Sample, demand, options
 from skyscraper.control.lookahead import Table
 from skyscraper.control.plan import StreamForecast, plan
-from skyscraper.control.prices import plan_streams
+from skyscraper.control.prices import PricePlan, plan_streams
 from skyscraper.control.units import SECONDS_PER_DAY, core_seconds_per_segment, usd_per_segment
 from skyscraper.profile.forecast import Forecaster, latest_input
 from skyscraper.profile.predict import AHEAD_SEGMENTS
@@ -89,17 +89,25 @@ class Study:
 
     def __init__(self, traces: Sequence[Trace], *, train_fraction: float, settings: Settings | None = None) -> None:
         _check(traces, train_fraction)
-        self.settings = settings or Settings()
+        split = round(min(trace.segments for trace in traces) * train_fraction)
+        self._begin(traces, split, settings or Settings())
+
+    def _begin(self, traces: Sequence[Trace], split: int, settings: Settings) -> None:
+        self.settings = settings
         self._traces = traces
         self._segments = min(trace.segments for trace in traces)
-        self._split = round(self._segments * train_fraction)
+        self._split = split
         self._seconds = traces[0].segment_seconds
         self._quality = np.stack([trace.quality[: self._segments] for trace in traces], axis=1)
         self._work = np.stack([trace.work_core_seconds[: self._segments] for trace in traces], axis=1)
         self._bytes = np.stack([trace.segment_bytes[: self._segments] for trace in traces], axis=1)
-        self._estimate = self._work[: self._split].mean(axis=0)
+        self._estimate = self._learn_work()
         self._plan_seconds = 0.0
         self._choose_options(Resources(cores=1.0, buffer_seconds=0.0))
+
+    def _learn_work(self) -> Floats:
+        """[N,K] core-seconds of a segment, as training has it."""
+        return np.asarray(self._work[: self._split].mean(axis=0))
 
     @property
     def test_seconds(self) -> float:
@@ -327,24 +335,10 @@ class Study:
     def _priced(self, resources: Resources) -> Controller:
         models = self._trained
         predictions = np.stack([model.predictions for model in models], axis=2)
-        slot = _SLOT_SECONDS if resources.buffer_seconds >= _SLOT_SECONDS else _SHORT_SLOT_SECONDS
-        slot_segments = max(1, round(slot / self._seconds))
+        slot_segments = max(1, round(self._slot_seconds(resources) / self._seconds))
         slot_seconds = slot_segments * self._seconds
         started = time.perf_counter()
-        plan = plan_streams(
-            [
-                Sample(
-                    models[v].honest, self._quality[: self._split, v], np.arange(self._split) // slot_segments, choice
-                )
-                for v, choice in enumerate(self._choice)
-            ],
-            cores=resources.cores,
-            segment_seconds=self._seconds,
-            slot_seconds=slot_seconds,
-            buffer_seconds=max(self._limit_seconds(resources), self._seconds),
-            usd_per_day=resources.usd_per_day,
-            **({} if self.settings.forecast else {"reach_seconds": SECONDS_PER_DAY}),
-        )
+        plan = self._price_plan(resources, slot_segments)
         self._plan_seconds = time.perf_counter() - started
         first = self._first_round
         rounds = np.arange(len(predictions[0]))
@@ -384,6 +378,24 @@ class Study:
             np.ones(len(self._traces)),
         )
         return Controller(priced.prepare_priced, priced.decide_priced, priced.observe_priced, state)
+
+    def _slot_seconds(self, resources: Resources) -> float:
+        return _SLOT_SECONDS if resources.buffer_seconds >= _SLOT_SECONDS else _SHORT_SLOT_SECONDS
+
+    def _price_plan(self, resources: Resources, slot_segments: int) -> PricePlan:
+        rows = np.arange(self._split)
+        return plan_streams(
+            [
+                Sample(model.honest, self._quality[: self._split, v], rows // slot_segments, choice)
+                for v, (model, choice) in enumerate(zip(self._trained, self._choice, strict=True))
+            ],
+            cores=resources.cores,
+            segment_seconds=self._seconds,
+            slot_seconds=slot_segments * self._seconds,
+            buffer_seconds=max(self._limit_seconds(resources), self._seconds),
+            usd_per_day=resources.usd_per_day,
+            **({} if self.settings.forecast else {"reach_seconds": SECONDS_PER_DAY}),
+        )
 
     def _world(self, resources: Resources, disturbance: Disturbance, part: slice | None = None) -> World:
         part = part or slice(self._split, self._segments)

@@ -190,6 +190,7 @@ class StreamPlan(_message.Message):
     SHADOW_VERSION_FIELD_NUMBER: _builtins.int
     SHADOW_SEGMENTS_FIELD_NUMBER: _builtins.int
     SHADOW_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    BURST_USD_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     pipeline: _builtins.str
     profile_version: _builtins.str
@@ -224,6 +225,10 @@ class StreamPlan(_message.Message):
     def shadow_since_time(self) -> _timestamp_pb2.Timestamp:
         """Segments before this moment were used to learn it, and cannot judge it."""
 
+    @_builtins.property
+    def burst_usd(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """[K] dollars of one segment on burst machines, as planned with; empty where they may not be used."""
+
     def __init__(
         self,
         *,
@@ -244,10 +249,11 @@ class StreamPlan(_message.Message):
         shadow_version: _builtins.str = ...,
         shadow_segments: _builtins.int = ...,
         shadow_since_time: _timestamp_pb2.Timestamp | None = ...,
+        burst_usd: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "shadow_since_time", b"shadow_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "category_share", b"category_share", "cores", b"cores", "drift_error", b"drift_error", "drifted", b"drifted", "expected_quality", b"expected_quality", "pipeline", b"pipeline", "policy", b"policy", "profile_version", b"profile_version", "refusal", b"refusal", "refused", b"refused", "shadow_segments", b"shadow_segments", "shadow_since_time", b"shadow_since_time", "shadow_version", b"shadow_version", "stream_id", b"stream_id", "value_scale", b"value_scale", "work_scale", b"work_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "burst_usd", b"burst_usd", "category_share", b"category_share", "cores", b"cores", "drift_error", b"drift_error", "drifted", b"drifted", "expected_quality", b"expected_quality", "pipeline", b"pipeline", "policy", b"policy", "profile_version", b"profile_version", "refusal", b"refusal", "refused", b"refused", "shadow_segments", b"shadow_segments", "shadow_since_time", b"shadow_since_time", "shadow_version", b"shadow_version", "stream_id", b"stream_id", "value_scale", b"value_scale", "work_scale", b"work_scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,23 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Place:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Place.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACE_UNSPECIFIED: _Place.ValueType  # 0
+    PLACE_POOL: _Place.ValueType  # 1
+    PLACE_BURST: _Place.ValueType  # 2
+
+class Place(_Place, metaclass=_PlaceEnumTypeWrapper): ...
+
+PLACE_UNSPECIFIED: Place.ValueType  # 0
+PLACE_POOL: Place.ValueType  # 1
+PLACE_BURST: Place.ValueType  # 2
+Global___Place: _TypeAlias = Place  # noqa: Y015
+
 class _Rule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -129,6 +146,8 @@ class SegmentReport(_message.Message):
     MISSING_BEFORE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    BURST_CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    BURST_NANO_USD_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     pipeline: _builtins.str
     segment_id: _builtins.str
@@ -151,6 +170,9 @@ class SegmentReport(_message.Message):
     """CPU seconds that the inference service measured for the segment's requests."""
     missing_before: _builtins.int
     """Segments known to be missing right before this one (a jump of the sequence, or retention)."""
+    burst_core_seconds: _builtins.float
+    """Core-seconds that burst machines measured for it, and what they cost, in 1e-9 USD."""
+    burst_nano_usd: _builtins.int
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Wall clock of the first frame."""
@@ -201,10 +223,12 @@ class SegmentReport(_message.Message):
         missing_before: _builtins.int = ...,
         decision: Global___Decision | None = ...,
         features: _abc.Iterable[_builtins.float] | None = ...,
+        burst_core_seconds: _builtins.float = ...,
+        burst_nano_usd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "event_time", b"event_time", "finished_time", b"finished_time", "published_time", b"published_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "decision", b"decision", "decoder_core_seconds", b"decoder_core_seconds", "duration_seconds", b"duration_seconds", "event_time", b"event_time", "features", b"features", "finished_time", b"finished_time", "frames_analysed", b"frames_analysed", "frames_decoded", b"frames_decoded", "inference_core_seconds", b"inference_core_seconds", "missing_before", b"missing_before", "offset", b"offset", "outcome", b"outcome", "partition", b"partition", "pipeline", b"pipeline", "published_time", b"published_time", "quality", b"quality", "reason", b"reason", "rows", b"rows", "segment_bytes", b"segment_bytes", "segment_id", b"segment_id", "started_time", b"started_time", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst_core_seconds", b"burst_core_seconds", "burst_nano_usd", b"burst_nano_usd", "configuration", b"configuration", "decision", b"decision", "decoder_core_seconds", b"decoder_core_seconds", "duration_seconds", b"duration_seconds", "event_time", b"event_time", "features", b"features", "finished_time", b"finished_time", "frames_analysed", b"frames_analysed", "frames_decoded", b"frames_decoded", "inference_core_seconds", b"inference_core_seconds", "missing_before", b"missing_before", "offset", b"offset", "outcome", b"outcome", "partition", b"partition", "pipeline", b"pipeline", "published_time", b"published_time", "quality", b"quality", "reason", b"reason", "rows", b"rows", "segment_bytes", b"segment_bytes", "segment_id", b"segment_id", "started_time", b"started_time", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,6 +254,8 @@ class Decision(_message.Message):
     USD_PRICE_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
     BACKLOG_SECONDS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    BURST_FAILURE_FIELD_NUMBER: _builtins.int
     rule: Global___Rule.ValueType
     configuration: _builtins.int
     """Index among the profile's configurations, the cheapest first."""
@@ -249,6 +275,10 @@ class Decision(_message.Message):
     """Content category that the reported quality tells (the paper's equation 5)."""
     backlog_seconds: _builtins.float
     """Seconds of video that waited in the buffer behind this segment."""
+    placement: Global___Place.ValueType
+    """Where the stateless operators ran, in the end."""
+    burst_failure: _builtins.str
+    """Why they ran in the pool although burst machines had been chosen: one of a bounded set of words."""
     @_builtins.property
     def predicted_quality(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """[K] in the pipeline's own unit, as believed before the segment was processed; and normalised quality per unit."""
@@ -274,10 +304,12 @@ class Decision(_message.Message):
         usd_price: _builtins.float = ...,
         category: _builtins.int = ...,
         backlog_seconds: _builtins.float = ...,
+        placement: Global___Place.ValueType = ...,
+        burst_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_seconds", b"backlog_seconds", "category", b"category", "configuration", b"configuration", "estimated_core_seconds", b"estimated_core_seconds", "lag_seconds", b"lag_seconds", "plan_stale", b"plan_stale", "plan_version", b"plan_version", "predicted_quality", b"predicted_quality", "profile_version", b"profile_version", "rule", b"rule", "slack_core_seconds", b"slack_core_seconds", "usd_price", b"usd_price", "value_scale", b"value_scale", "work_price", b"work_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_seconds", b"backlog_seconds", "burst_failure", b"burst_failure", "category", b"category", "configuration", b"configuration", "estimated_core_seconds", b"estimated_core_seconds", "lag_seconds", b"lag_seconds", "placement", b"placement", "plan_stale", b"plan_stale", "plan_version", b"plan_version", "predicted_quality", b"predicted_quality", "profile_version", b"profile_version", "rule", b"rule", "slack_core_seconds", b"slack_core_seconds", "usd_price", b"usd_price", "value_scale", b"value_scale", "work_price", b"work_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import cv2
 import structlog
+
 from skyscraper.errors import BadSegment
 from skyscraper.media.look import look
 
-from skyscraper_publisher import metrics
-
 log = structlog.get_logger()
 
-# Every stream has a thread of its own; OpenCV's would only be in each other's way, and outside the bound below.
+# Looks run on threads of their callers; OpenCV's would only be in each other's way, and outside the bound below.
 cv2.setNumThreads(1)
 
 # Of one core, for one stream. A camera of 1080 lines takes 3 %; one of 4K would take 15 %, so of its segments some go
@@ -25,16 +24,19 @@ _MOST_SAVED_SECONDS = 1.0
 
 
 class Looking:
-    """`cpu_seconds`: this thread's own CPU time, so that what a busy machine makes it wait does not count."""
+    """`left_out` hears why a segment goes without: busy (the share of a core is used up), failed, or a BadSegment's
+    reason. `cpu_seconds`: this thread's own CPU time, so that what a busy machine makes it wait does not count."""
 
     def __init__(
         self,
         stream_id: str,
+        left_out: Callable[[str], None],
         *,
         look: Callable[[bytes], dict[str, float]] = look,
         cpu_seconds: Callable[[], float] = time.thread_time,
     ) -> None:
         self._stream_id = stream_id
+        self._left_out = left_out
         self._look = look
         self._cpu_seconds = cpu_seconds
         self._saved_seconds = 0.0
@@ -56,5 +58,5 @@ class Looking:
             self._saved_seconds -= self._cpu_seconds() - started
 
     def _without(self, reason: str) -> dict[str, float]:
-        metrics.SEGMENTS_WITHOUT_LOOK.labels(self._stream_id, reason).inc()
+        self._left_out(reason)
         return {}
