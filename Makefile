@@ -19,7 +19,7 @@ setup: $(filter .cache/%,$(UV)) ## Install everything the other targets need (th
 	@$(UV) sync --quiet --frozen --inexact
 
 # torch and transformers: PyPI's torch for Linux brings CUDA, 3.0 GB to download and 5.6 GB on disk.
-setup-moe: setup ## Also install what the mixture-of-experts library needs (`check` and `test` call it)
+setup-moe: setup ## Also install what the mixture-of-experts library needs (`check` calls it)
 	@$(UV) sync --quiet --frozen --inexact --group moe
 
 models: setup ## Fetch, convert and verify the detection models
@@ -52,7 +52,7 @@ test-cluster: setup models ## The whole chart on a real one-node Kubernetes: abo
 	@SPOT_IMAGES="inference.tar models.tar pause.tar" tools/kubernetes/cluster.sh \
 	  $(UV) run --no-sync pytest -q -x -s tests/cluster
 
-test: setup-moe models check check-chart ## Everything, against a real broker
+test: setup models check check-chart ## Everything, against a real broker
 	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
