@@ -57,7 +57,7 @@ def figure(run: Run) -> bytes:
         for panel in (above, middle, below):
             panel.axvline(event["step"], color="C3" if event["error"] else "C1", lw=0.8)
     middle.plot([], [], color="C1", lw=0.8, label="recompilation")
-    middle.legend(fontsize="small")
+    middle.legend(fontsize="small", loc="upper right")
     out = io.BytesIO()
     canvas.savefig(out, format="png", dpi=110)
     return out.getvalue()
