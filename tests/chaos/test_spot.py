@@ -64,7 +64,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             plan_interval_seconds=2.0,
             lease_seconds=10.0,
             limit_seconds=LIMIT_SECONDS,
-            usd_per_day=100.0,
+            usd_per_day=1.0,
         )
         stack.add_publisher(
             [
