@@ -28,13 +28,15 @@ KILLS = int(os.environ.get("SKYSCRAPER_SPOT_KILLS", "6"))
 
 pytestmark = [pytest.mark.broker, pytest.mark.models, pytest.mark.timeout(900 + 60 * KILLS)]
 
-STREAMS = 3
+STREAMS = 2
+# Longer than the interruptions take; on a slow machine the rest is worked off afterwards.
+SEGMENTS_PER_STREAM = 20 + 4 * KILLS
 CAMERA = "street:people?density=12&fps=5&seconds=24&seed={}"
 MACHINES = ("spot-a", "spot-b")
 # The notices of the clouds, and none at all.
 NOTICES_SECONDS = (120.0, 30.0, 0.0)
 POOL_CORES = 0.5
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 600.0
 SEED = 7
 
 
@@ -62,11 +64,17 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             plan_interval_seconds=2.0,
             lease_seconds=10.0,
             limit_seconds=LIMIT_SECONDS,
-            usd_per_day=100.0,
+            usd_per_day=1.0,
         )
         stack.add_publisher(
             [
-                {"id": f"gate-{number}", "source": CAMERA.format(number), "pipeline": "counting", "loop": True}
+                {
+                    "id": f"gate-{number}",
+                    "source": CAMERA.format(number),
+                    "pipeline": "counting",
+                    "loop": True,
+                    "max_segments": SEGMENTS_PER_STREAM,
+                }
                 for number in range(1, STREAMS + 1)
             ]
         )
@@ -109,10 +117,11 @@ def test_machines_that_are_taken_away_lose_and_repeat_nothing(stack: Stack) -> N
         stack.wait_ready(name)
         watch.poll(rng.uniform(0.5, 3.0))
     during = [one.report for one in watch.totals.reports[before:]]
-    stack.terminate("publisher")
-    deadline = time.monotonic() + 240
-    while watch.accounted() < watch.published():
-        assert time.monotonic() < deadline, f"{watch.accounted()} of {watch.published()} segments are accounted for"
+    assert during, "nothing was processed meanwhile"
+    expected = STREAMS * SEGMENTS_PER_STREAM
+    deadline = time.monotonic() + 300 + 30 * KILLS
+    while watch.accounted() < expected:
+        assert time.monotonic() < deadline, f"{watch.accounted()} of {expected} segments are accounted for"
         watch.poll(0.5)
     reports = [one.report for one in watch.totals.reports]
     watch.close()
@@ -134,7 +143,7 @@ def test_machines_that_are_taken_away_lose_and_repeat_nothing(stack: Stack) -> N
         "drain_seconds_most": {str(notice): round(max(took, default=0.0), 2) for notice, took in drained.items()},
     }
     print(json.dumps(told))
-    assert len({one.segment_id for one in processed}) == len(processed) == len(reports), "lost, repeated or dead"
+    assert len({one.segment_id for one in processed}) == len(processed) == expected, "lost, repeated or dead"
     assert len(away) > 0
     for notice, took in drained.items():
         assert all(seconds <= notice for seconds in took), told

@@ -81,8 +81,7 @@ def test_the_price_of_a_dollar_keeps_the_budget_in_the_rehearsal_and_falls_with_
     streams = [sample(rush_hour(4), seed, burst=True) for seed in range(3)]
     unlimited = planned(streams, cores=0.5, usd=1e9)
     tight, loose = planned(streams, cores=0.5, usd=0.2), planned(streams, cores=0.5, usd=2.0)
-    assert unlimited.usd_price == 0
-    assert tight.usd_price > loose.usd_price > 0
+    assert tight.usd_price > loose.usd_price > unlimited.usd_price > 0
     assert (np.diff(tight.usd_curve) >= 0).all()
     assert tight.usd_curve[-1] == pytest.approx(1)
 

@@ -36,6 +36,7 @@ _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 2.0
 # For servers without the health service.
 _POLL_SECONDS = 1.0
 _RESOLVE_TIMEOUT_SECONDS = 5.0
+_NO_ADDRESS = (socket.EAI_NONAME, socket.EAI_NODATA)
 
 
 class State(Enum):
@@ -151,8 +152,9 @@ class Endpoints:
                         host.strip("[]"), int(port), type=socket.SOCK_STREAM
                     )
             except (OSError, TimeoutError, ValueError) as error:
-                # A headless service without pods has no address: the pool is scaled to zero.
-                if not isinstance(error, socket.gaierror):
+                # A headless service without pods has no address: the pool is scaled to zero. Anything else may be
+                # the name server's fault.
+                if not (isinstance(error, socket.gaierror) and error.errno in _NO_ADDRESS):
                     log.warning("target_unresolved", pool=pool.name, target=target, error=str(error))
                     wanted |= {one.target for one in self._found.values() if one.pool == pool.name}
                 continue

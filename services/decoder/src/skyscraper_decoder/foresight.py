@@ -6,6 +6,7 @@ processed meanwhile only move it back, so an old one is on the safe side.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,10 +142,13 @@ class Foresight:
         )
 
     def _look(self, view: PoolView, known: Mapping[int, Sequence[Seen]], minds: Mapping[str, Mind]) -> Outlook:
+        by_stream: dict[str, list[Seen]] = {}
+        for line in itertools.chain.from_iterable(known.values()):
+            by_stream.setdefault(line.stream_id, []).append(line)
         streams = []
         for stream_id, mind in minds.items():
             plan = self._plans.stream(stream_id)
-            lines = [line for part in known.values() for line in part if line.stream_id == stream_id]
+            lines = by_stream.get(stream_id, [])
             if plan is None or not lines:
                 continue
             predict_new(mind.fit, lines, view.prices.day_seconds)

@@ -30,6 +30,8 @@ _GOLDEN = 0.6180339887498949
 _BISECTIONS = 10
 # Quality units per dollar beyond which nothing is ever bought.
 _DEAREST_USD = 1e15
+# Of quality, for all the dollars that a segment can take.
+_LEAST_SHARE = 1e-3
 # Days of value iteration: a lag's influence fades within a day at 6 h of buffer.
 _DAYS = 2
 _LAG_LEVELS = 64
@@ -107,10 +109,11 @@ def plan_streams(
             plan = replace(plan, usd_curve=np.concatenate([[0.0], np.cumsum(curve) / total]))
         return plan, float(settled.mean()) * day_seconds / segment_seconds
 
-    plan, spend = solve(0.0)
+    least = _least_usd_price(thinned)
+    plan, spend = solve(least)
     if spend <= usd_per_day:
         return plan
-    low, high = 0.0, 1.0
+    low, high = least, max(1.0, 8 * least)
     while (found := solve(high))[1] > usd_per_day and high < _DEAREST_USD:
         low, high = high, high * 8
     plan = found[0]
@@ -122,6 +125,14 @@ def plan_streams(
         else:
             high, plan = middle, found[0]
     return plan
+
+
+def _least_usd_price(samples: Sequence[Sample]) -> float:
+    """Of dollars that the budget leaves over. Were they worth nothing, work in the pool would be, too, and all streams
+    would crowd into it while machines stand by. So the dearest option costs a thousandth of the quality."""
+    best = max(float(sample.truth.mean(axis=0).max()) for sample in samples)
+    dearest = max(float(sample.choice.usd.max()) for sample in samples)
+    return _LEAST_SHARE * best / dearest if dearest > 0 else 0.0
 
 
 def _rehearse(plan: PricePlan, content: Content, past: Demand, speed: float, slot_seconds: float) -> Floats:

@@ -91,6 +91,7 @@ class BurstClient:
         self._leader = 0
         self._terms: dict[str, tuple[BurstTerms, float]] = {}
         self._watched: set[str] = set()
+        self._wanted: dict[str, Any] = {}
         self._stop = threading.Event()
 
     def close(self) -> None:
@@ -112,7 +113,9 @@ class BurstClient:
     def want(self, tenant: str, core_seconds: float) -> None:
         """Tell the gateway that work would come if machines were there. Does not wait for an answer."""
         stub = burst_pb2_grpc.BurstServiceStub(self._channels[self._leader])
-        stub.Quote.future(burst_pb2.QuoteRequest(tenant=tenant, core_seconds=core_seconds), timeout=_STALE_SECONDS)
+        request = burst_pb2.QuoteRequest(tenant=tenant, core_seconds=core_seconds)
+        # gRPC cancels a call that nobody holds.
+        self._wanted[tenant] = stub.Quote.future(request, timeout=_STALE_SECONDS)
 
     def infer(
         self,

@@ -1,0 +1,310 @@
+"""The layer: route, dispatch, run the experts, combine; the plan says how, and can change between two steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamoe.cache import AssignmentCache, same_sets
+from dynamoe.combine import combine, combine_specialised
+from dynamoe.dispatch import Dispatch, capacities, group
+from dynamoe.errors import SettingError, ShapeError
+from dynamoe.experts import FfnExperts, ModuleExperts
+from dynamoe.grouped import grouped_ffn
+from dynamoe.kernels import fastest_product, fused_ffn
+from dynamoe.memory import SHARED_ARENA, Arena
+from dynamoe.plan import Overflow, Plan, Precision, Rows
+from dynamoe.policies import Policy, recompile
+from dynamoe.prepared import PreparedExperts, prepare, prepared_ffn, versions
+from dynamoe.recompile import Event, Observation, Recompile, Recompiler
+from dynamoe.routing import Mixing, balanced, mixing_weights, route
+
+
+class Loss(StrEnum):
+    """How experts learn from a row that several of them see."""
+
+    COOPERATIVE = "cooperative"
+    """Together: one output, the weighted sum. [B, ...]"""
+    SPECIALISED = "specialised"
+    """Each for itself: k outputs per row, [B * k, ...], for labels repeated k times. In evaluation as cooperative."""
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan and what was made for it."""
+
+    plan: Plan
+    prepared: PreparedExperts | None = None
+
+
+class MoE(nn.Module):
+    """A mixture-of-experts layer.
+
+    With `FfnExperts` it takes [..., d] and routes every token; with modules as experts it takes [B, ...] and routes
+    every sample. `gate` maps the same rows to n logits; without one it is a linear layer of `d_model` inputs.
+
+    Call `step` once after every training step, or after every batch served: it observes the load and, where a policy is
+    set, puts new plans in place.
+    """
+
+    experts: FfnExperts | ModuleExperts
+    gate: nn.Module
+
+    def __init__(
+        self,
+        experts: FfnExperts | Sequence[nn.Module],
+        k: int,
+        *,
+        gate: nn.Module | None = None,
+        d_model: int | None = None,
+        capacity: float | Sequence[float] | None = None,
+        plan: Plan | None = None,
+        policy: Policy | Recompile | None = None,
+        mixing: Mixing = Mixing.PROBABILITY,
+        loss: Loss = Loss.COOPERATIVE,
+        balance: float = 0.0,
+        cache_samples: int | None = None,
+        gate_every: int = 1,
+        arena: Arena = SHARED_ARENA,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.experts = experts if isinstance(experts, FfnExperts) else ModuleExperts(experts)
+        n = len(self.experts)
+        if not 1 <= k <= n:
+            raise SettingError(f"k is {k}: between 1 and {n}, the number of experts, can be chosen")
+        if plan is not None and capacity is not None:
+            raise SettingError("capacity and plan are both given: put the capacity into the plan's alpha")
+        if gate_every < 1:
+            raise SettingError(f"gate_every is {gate_every}: the gate has to run at least now and then (1 is always)")
+        self.k, self.mixing, self.loss, self.balance = k, Mixing(mixing), Loss(loss), balance
+        self.gate = gate if gate is not None else self._linear_gate(n, d_model)
+        self.cache = None if cache_samples is None else AssignmentCache(cache_samples, k)
+        self.gate_every = gate_every
+        self.growths = 0
+        """Steps that ran with more rows than the plan has, under overflow=grow."""
+        self._arena = arena
+        self._seen: Observation | None = None
+        self._cached_steps = 0
+        self._built = self.build(plan or self._first_plan(capacity))
+        self._recompiler: Recompiler | None = None
+        if policy is not None:
+            rule = policy if isinstance(policy, Recompile) else recompile(policy)
+            self._recompiler = Recompiler(rule, self.build, self._swap, on_event=on_event)
+
+    @property
+    def plan(self) -> Plan:
+        """How the layer runs now."""
+        return self._built.plan
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Every recompilation since the start."""
+        return () if self._recompiler is None else self._recompiler.events
+
+    @property
+    def observed(self) -> Observation | None:
+        """What the last forward pass showed."""
+        return self._seen
+
+    def set_plan(self, plan: Plan) -> None:
+        """Build and use this plan, now."""
+        self._built = self.build(plan)
+
+    def build(self, plan: Plan) -> BuiltPlan:
+        """Make what a plan needs. Any thread may call it while the layer runs with another plan."""
+        n = len(self.experts)
+        if isinstance(plan.alpha, tuple) and len(plan.alpha) != n:
+            raise SettingError(f"alpha has {len(plan.alpha)} factors, the layer {n} experts")
+        if not isinstance(self.experts, FfnExperts):
+            if plan.precision is not Precision.PARAMETERS or plan.rows is not Rows.EXACT:
+                raise SettingError("experts that are modules run with precision=parameters and rows=exact")
+            return BuiltPlan(plan)
+        if plan.reserved_rows:
+            self._reserve(plan, self.experts)
+        if plan.precision is Precision.PARAMETERS:
+            return BuiltPlan(plan)
+        return BuiltPlan(plan, prepare(self.experts.up, self.experts.down, plan.precision))
+
+    def step(self) -> Event | None:
+        """Tell the policy of the last forward pass; returns the event where a new plan was put in place."""
+        if self._recompiler is None or self._seen is None:
+            return None
+        return self._recompiler.step(self.plan, self._seen)
+
+    def wait_for_plan(self, *, timeout_seconds: float) -> Event | None:
+        """Put a plan that is being built in place now."""
+        return None if self._recompiler is None else self._recompiler.wait(self.plan, timeout_seconds=timeout_seconds)
+
+    def forward(
+        self, x: Tensor, *, sample_ids: Tensor | None = None, k: int | None = None, active: int | None = None
+    ) -> Tensor:
+        """The combined output. `k` and `active` (the first so many experts) restrict this one call."""
+        k = self.k if k is None else k
+        n = len(self.experts) if active is None else active
+        if not 1 <= n <= len(self.experts) or not 1 <= k <= n:
+            raise ShapeError(f"k={k} of active={n} experts: the layer has {len(self.experts)}")
+        rows = x.reshape(-1, x.shape[-1]) if isinstance(self.experts, FfnExperts) else x
+        cached = self._cached(sample_ids) if k == self.k and active is None else None
+        if cached is not None and self.training and not self._gate_turn():
+            out = self._run(rows, cached[1].to(rows.device), cached[0], None, None, unchanged=None)
+        else:
+            out = self._routed(rows, k, n, sample_ids, None if cached is None else cached[0])
+        return out.view(*x.shape[:-1], -1) if isinstance(self.experts, FfnExperts) and len(out) == len(rows) else out
+
+    def mix(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """[T, d]: the weighted sum of the experts' outputs for another router's choice.
+
+        x [T, d], experts [T, k] int64, weights [T, k]. The plan's capacity applies; the layer's gate does not run.
+        """
+        return self._run(x, weights, experts, None, None, unchanged=None)
+
+    @staticmethod
+    def from_hf(block: Any, **settings: Any) -> nn.Module:
+        """`dynamoe.hf.from_hf`: transformers' Mixtral, Qwen-MoE and OLMoE blocks on the same weights."""
+        from dynamoe.hf import from_hf
+
+        return from_hf(block, **settings)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"plan": self.plan.to_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._built = self.build(Plan.from_dict(state["plan"]))
+
+    def _routed(self, rows: Tensor, k: int, n: int, ids: Tensor | None, cached: Tensor | None) -> Tensor:
+        logits = self.gate(rows)
+        routing = route(logits[:, :n], k)
+        probabilities = routing.probabilities
+        if n < len(self.experts):
+            probabilities = nn.functional.pad(probabilities, (0, len(self.experts) - n))
+        unchanged = None
+        if self.cache is not None and ids is not None and self.training and k == self.k:
+            unchanged = self.cache.store(ids, routing.experts, routing.probabilities.gather(1, routing.experts))
+        used = routing.experts if cached is None else cached
+        stale = None if cached is None else ~same_sets(cached, routing.experts)
+        return self._run(rows, probabilities, used, routing.experts, stale, unchanged=unchanged)
+
+    def _run(
+        self,
+        rows: Tensor,
+        probabilities: Tensor,
+        used: Tensor,
+        wanted: Tensor | None,
+        stale: Tensor | None,
+        *,
+        unchanged: float | None,
+    ) -> Tensor:
+        """Run the experts in `used` [B, k]; the gate wanted `wanted`.
+
+        `probabilities` is [B, n], or [B, k] where they come from the cache or from another router.
+        """
+        built = self._built
+        from_cache = wanted is None
+        if wanted is not None and self.training and torch.is_grad_enabled():
+            counts = torch.bincount(wanted.reshape(-1), minlength=len(self.experts))
+            probabilities = balanced(probabilities, counts, self.balance)
+        weights = probabilities if from_cache else mixing_weights(probabilities, used, self.mixing)
+        if stale is not None:
+            # A sample on another assignment than its own says nothing about the gate's choice.
+            weights = torch.where(stale.unsqueeze(1), weights.detach(), weights)
+        if isinstance(self.experts, FfnExperts) and (rows.device.type != "cpu" or torch.compiler.is_compiling()):
+            return self._run_grouped(rows, weights, used, built.plan, self.experts)
+        dispatch = self._dispatch(used, built.plan)
+        self._seen = Observation(len(rows), used.shape[1], dispatch.counts, dispatch.dropped, unchanged)
+        specialised = self.loss is Loss.SPECIALISED and self.training
+        if isinstance(self.experts, ModuleExperts):
+            grouped = self.experts(rows.index_select(0, dispatch.rows), dispatch.places)
+            return (combine_specialised if specialised else combine)(grouped, weights, dispatch)
+        if specialised:
+            raise SettingError("loss=specialised is for experts that are modules: each needs a loss of its own")
+        if rows.dtype != self.experts.up.dtype:
+            raise ShapeError(f"the input is {rows.dtype}, the experts are {self.experts.up.dtype}: convert one of them")
+        prepared = self._prepared(built, self.experts)
+        if prepared is not None:
+            return prepared_ffn(rows, weights, prepared, dispatch, self.experts.shape)
+        return fused_ffn(
+            rows,
+            weights.to(rows.dtype),
+            self.experts.up,
+            self.experts.down,
+            dispatch,
+            self.experts.shape,
+            self._arena,
+            built.plan.product,
+            self.experts.on_gradient,
+        )
+
+    def _run_grouped(self, rows: Tensor, weights: Tensor, used: Tensor, plan: Plan, experts: FfnExperts) -> Tensor:
+        limits = capacities(plan.alpha, n=len(experts), k=used.shape[1], batch=len(rows))
+        limits = None if plan.overflow is Overflow.GROW else limits
+        out, counts = grouped_ffn(rows, weights, used, experts.up, experts.down, experts.shape, limits)
+        if not torch.compiler.is_compiling():
+            self._seen = Observation(len(rows), used.shape[1], counts)
+        return out
+
+    def _dispatch(self, experts: Tensor, plan: Plan) -> Dispatch:
+        n, static = len(self.experts), plan.rows is Rows.STATIC
+        limits = capacities(plan.alpha, n=n, k=experts.shape[1], batch=len(experts))
+        dispatch = group(experts, n, limits, static=static)
+        if dispatch.dropped and plan.overflow is Overflow.GROW and limits is not None:
+            self.growths += 1
+            wanted = dispatch.counts.tolist()
+            dispatch = group(experts, n, [max(pair) for pair in zip(limits, wanted, strict=True)], static=static)
+        return dispatch
+
+    def _prepared(self, built: BuiltPlan, experts: FfnExperts) -> PreparedExperts | None:
+        """Prepared weights where they may be used: in evaluation, and only if they are the parameters of now."""
+        if built.prepared is None or self.training or torch.is_grad_enabled():
+            return None
+        if built.prepared.versions != versions(experts.up, experts.down):
+            built = self._built = self.build(built.plan)
+        return built.prepared
+
+    def _cached(self, ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        if not self.plan.cached or not self.training:
+            return None
+        if self.cache is None or ids is None:
+            raise SettingError("the plan runs from cached assignments: give cache_samples to the layer and sample_ids")
+        return self.cache.lookup(ids)
+
+    def _gate_turn(self) -> bool:
+        self._cached_steps += 1
+        return self._cached_steps % self.gate_every == 0
+
+    def _swap(self, built: Any) -> None:
+        self._built = built
+
+    def _linear_gate(self, n: int, d_model: int | None) -> nn.Module:
+        width = self.experts.shape.d_model if isinstance(self.experts, FfnExperts) else d_model
+        if width is None:
+            raise SettingError("d_model or a gate is needed where experts are modules")
+        like = self.experts.up if isinstance(self.experts, FfnExperts) else torch.empty(0)
+        return nn.Linear(width, n, bias=False, dtype=like.dtype, device=like.device)
+
+    def _first_plan(self, capacity: float | Sequence[float] | None) -> Plan:
+        alpha = capacity if capacity is None or isinstance(capacity, int | float) else tuple(capacity)
+        if not isinstance(self.experts, FfnExperts) or self.experts.up.device.type != "cpu":
+            return Plan(alpha=alpha)
+        shape = self.experts.shape
+        return Plan(alpha=alpha, product=fastest_product(shape.d_model, shape.d_ff, self.experts.up.dtype))
+
+    def _reserve(self, plan: Plan, experts: FfnExperts) -> None:
+        """Have the workspaces of a training step of that many rows waiting."""
+        shape, dtype = experts.shape, experts.up.dtype
+        limits = capacities(plan.alpha, n=shape.experts, k=self.k, batch=plan.reserved_rows)
+        places = plan.reserved_rows * self.k if limits is None else min(sum(limits), plan.reserved_rows * self.k)
+        if plan.rows is Rows.STATIC and limits is not None:
+            places = sum(limits)
+        wanted = [(places, shape.up_rows), (places + 1, shape.d_model), (places + 1, shape.d_model)]
+        most = max(limits) if limits else math.ceil(plan.reserved_rows * self.k / shape.experts)
+        wanted += [(most, shape.d_ff), (most, shape.d_model)]
+        tensors = [self._arena.take(*sizes, dtype=dtype) for sizes in wanted]
+        for tensor in tensors:
+            tensor.zero_()
