@@ -128,7 +128,8 @@ def _check(pasts: Sequence[StreamPast], *, segment_seconds: float, slot_seconds:
         raise ValueError(
             f"slot_seconds {slot_seconds:g} does not divide day_seconds {day_seconds:g}: choose one that does"
         )
-    if slot_seconds < FEWEST_SEGMENTS_PER_SLOT * segment_seconds:
+    # Both are measured: a hair less is as good.
+    if slot_seconds < (1 - 1e-3) * FEWEST_SEGMENTS_PER_SLOT * segment_seconds:
         raise ValueError(
             f"slot_seconds {slot_seconds:g} holds fewer than {FEWEST_SEGMENTS_PER_SLOT} segments of "
             f"{segment_seconds:g} s: choose longer slots"
