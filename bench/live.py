@@ -212,12 +212,12 @@ def _bare_core_seconds(scenario: Scenario, recordings: Sequence[Recording]) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 cameras and a day of a minute, instead of 4 and four")
+    parser.add_argument("--quick", action="store_true", help="2 cameras and a day of a minute, instead of 4 and two")
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
     parser.add_argument("--folder", type=Path, help="keeps recordings there; a killed run goes on")
     arguments = parser.parse_args()
     console.quiet = arguments.json
-    streams, day_seconds = (2, 60) if arguments.quick else (4, 240)
+    streams, day_seconds = (2, 60) if arguments.quick else (4, 120)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kept = (arguments.folder or folder) / f"recordings-{streams}-{day_seconds}"
