@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-# The full fifty take several minutes (not SKYSCRAPER_TUNER_*: the service would take that for a setting); `SKYSCRAPER_TEST_TUNER_KILLS=50` runs them.
+# The full fifty take several minutes: `SKYSCRAPER_TEST_TUNER_KILLS=50` runs them. (What begins with SKYSCRAPER_TUNER_
+# is a setting of the service.)
 KILLS = int(os.environ.get("SKYSCRAPER_TEST_TUNER_KILLS", "5"))
 RECOVERY_SECONDS = 15.0
 
