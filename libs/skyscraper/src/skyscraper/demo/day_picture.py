@@ -8,7 +8,7 @@ from pathlib import Path
 from skyscraper.demo.compare import DayRun, by_hour
 
 # Half hours: finer ones hold too few segments of a compressed day.
-_BINS = 48
+_MOST_BINS = 48
 _COLOURS = {"static": "#888888", "skyscraper": "#0b6e99"}
 
 
@@ -22,11 +22,14 @@ def draw_day(runs: Sequence[DayRun], title: str, path: Path) -> Path:
     figure, (quality, work, wait) = pyplot.subplots(3, 1, figsize=(10, 8.5), sharex=True)
     for run in runs:
         colour = _COLOURS.get(run.name, "#aa4400")
-        hours, values = by_hour(run, [one.quality for one in run.moments], _BINS)
+        streams = len({one.stream_id for one in run.moments})
+        # Every part of the day holds a segment of every stream.
+        bins = max(1, min(_MOST_BINS, len(run.moments) // max(1, streams)))
+        hours, values = by_hour(run, [one.quality for one in run.moments], bins)
         quality.plot(hours, values, color=colour, label=f"{run.name}: mean {run.quality:.2f}")
-        _, values = by_hour(run, [one.core_seconds for one in run.moments], _BINS)
+        _, values = by_hour(run, [one.core_seconds for one in run.moments], bins)
         work.plot(hours, values, color=colour, label=f"{run.name}: {run.core_seconds:.0f} core-seconds")
-        _, values = by_hour(run, [one.wait_seconds for one in run.moments], _BINS)
+        _, values = by_hour(run, [one.wait_seconds for one in run.moments], bins)
         wait.plot(hours, values, color=colour, label=f"{run.name}: longest {run.longest_wait_seconds:.0f} s")
     adaptive = runs[-1]
     points = work.twinx()
