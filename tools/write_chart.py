@@ -3,7 +3,6 @@ configurations; `--check` only compares."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 from chart_values import ChartValues
+from generated import write_or_check
 from pydantic import BaseModel
 from write_reference import CONFIGS
 
@@ -115,21 +115,14 @@ def readme(before: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
     page = CHART / "README.md"
-    wanted = {
-        CHART / "values.schema.json": json.dumps(values_schema(), indent=1) + "\n",
-        page: readme(page.read_text(encoding="utf-8")),
-    }
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if check and stale:
-        print(f"not up to date: {', '.join(map(str, stale))}; run python tools/write_chart.py", file=sys.stderr)
-        return 1
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-    return 0
+    return write_or_check(
+        {
+            CHART / "values.schema.json": json.dumps(values_schema(), indent=1) + "\n",
+            page: readme(page.read_text(encoding="utf-8")),
+        },
+        __doc__,
+    )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ A dashboard is a list of panels, three in a row; a panel is a title, a unit and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from generated import write_or_check
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy/helm/skyscraper/files/dashboards"
 # Grafana's grid is 24 wide.
@@ -274,20 +275,13 @@ def _panel(index: int, panel: Panel) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = []
-    for name, (title, panels) in DASHBOARDS.items():
-        path, text = FOLDER / f"{name}.json", json.dumps(dashboard(name, title, panels), indent=1) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(str(path))
-            if not check:
-                path.write_text(text, encoding="utf-8")
-    if check and stale:
-        print(f"not up to date: {', '.join(stale)}; run python tools/write_dashboards.py", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(
+        {
+            FOLDER / f"{name}.json": json.dumps(dashboard(name, title, panels), indent=1) + "\n"
+            for name, (title, panels) in DASHBOARDS.items()
+        },
+        __doc__,
+    )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from generated import write_or_check
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -91,20 +91,10 @@ def metrics() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = []
-    for name, text in (("configuration.md", configuration()), ("metrics.md", metrics())):
-        path = REFERENCE / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(str(path))
-            if not check:
-                path.write_text(text, encoding="utf-8")
-    if check and stale:
-        print(f"not up to date: {', '.join(stale)}; run python tools/write_reference.py", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(
+        {REFERENCE / "configuration.md": configuration(), REFERENCE / "metrics.md": metrics()},
+        __doc__,
+    )
 
 
 if __name__ == "__main__":

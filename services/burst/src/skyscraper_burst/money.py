@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from skyscraper.bus.ledger import LedgerError, decode_budget, encode_budget, is_tenant
+from skyscraper.bus.ledger import DEFAULT_TENANT, LedgerError, decode_budget, encode_budget, is_tenant
 from skyscraper.control.budget import NANO_PER_MICRO, cost_nano
 from skyscraper.v1 import burst_pb2, burst_pb2_grpc
 
@@ -20,7 +20,7 @@ from skyscraper_burst.config import BurstConfig
 from skyscraper_burst.demand import Demand
 from skyscraper_burst.endpoints import Endpoints, State
 from skyscraper_burst.gate import Gate
-from skyscraper_burst.treasury import DEFAULT_TENANT, BudgetSpent, NotLeading, Treasury
+from skyscraper_burst.treasury import BudgetSpent, NotLeading, Treasury
 
 T = TypeVar("T")
 

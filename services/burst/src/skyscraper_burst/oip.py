@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from skyscraper.bus.ledger import DEFAULT_TENANT
 from skyscraper.rpc.burst import (
     BID_PER_BYTE,
     CHARGED_NANO_USD,
@@ -22,7 +23,7 @@ from skyscraper_burst import metrics
 from skyscraper_burst.config import BurstConfig
 from skyscraper_burst.endpoints import Endpoints
 from skyscraper_burst.forward import Forwarder, Refused, Wish
-from skyscraper_burst.treasury import DEFAULT_TENANT, Treasury
+from skyscraper_burst.treasury import Treasury
 
 SERVICE = "inference.GRPCInferenceService"
 # Questions about models, answered by any machine that is ready.

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from skyscraper.control.breaker import BreakerTerms
 from skyscraper.errors import ConfigError, SkyscraperError
 from skyscraper.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from skyscraper.rpc.pings import ALLOW_PINGS
 from skyscraper.service import Health
 from skyscraper.v1 import burst_pb2, burst_pb2_grpc
 
@@ -138,9 +139,7 @@ class Gateway:
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", 0),
-                # As the inference service: callers watch and ping without asking for anything.
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
+                *ALLOW_PINGS,
             ]
         )
         front = OipFront(config, self._forwarder, self.treasury, self.endpoints, lambda: self.draining)

@@ -20,7 +20,6 @@ from skyscraper.v1 import burst_pb2
 
 from skyscraper_burst import metrics
 
-DEFAULT_TENANT = "default"
 # A pace over less would follow single requests; over more, a burst would outrun it.
 _PACE_SECONDS = 1.0
 # Of the largest hold, with every further one: after some hundred smaller ones it is forgotten.

@@ -6,11 +6,12 @@ import threading
 
 from google.protobuf.message import DecodeError
 from skyscraper.bus.compacted import CompactedTable
+from skyscraper.bus.ledger import DEFAULT_TENANT
 from skyscraper.errors import BadSegment, ConfigError, SkyscraperError
 from skyscraper.pipeline import Pipeline, PipelineMissing, configure, load_pipeline
 from skyscraper.v1 import stream_pb2
 
-from skyscraper_decoder.step import DEFAULT_TENANT, StreamSettings
+from skyscraper_decoder.step import StreamSettings
 
 # A stream that was registered just before its first segment arrives here may not be in the table yet.
 _REFRESH_SECONDS = 5.0

@@ -90,8 +90,7 @@ class Foresight:
         if deadline is None:
             # What waits behind it is not known yet: it may only use its own time.
             deadline = arrived_seconds + self._limit_seconds(partition)
-        cores = self._turnstile.cores * self._turnstile.speed
-        return (deadline - start_seconds) * cores / ((1.0 + self._uncertainty) * max(work_scale, 1.0))
+        return (deadline - start_seconds) * self.cores / ((1.0 + self._uncertainty) * max(work_scale, 1.0))
 
     def refresh(self) -> None:
         """Everything anew, prices only when it is time for them."""
@@ -137,7 +136,7 @@ class Foresight:
             table[:, 0],
             table[:, 1],
             np.append(table[:, 2], min(limits)),
-            cores=self._turnstile.cores * self._turnstile.speed,
+            cores=self.cores,
             uncertainty=self._uncertainty,
         )
 

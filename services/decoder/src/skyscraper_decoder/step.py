@@ -16,6 +16,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from skyscraper.bus import topics
 from skyscraper.bus.headers import Headers, SegmentHeaders, decode_headers, segment_id
+from skyscraper.bus.ledger import DEFAULT_TENANT
 from skyscraper.errors import BadSegment, SkyscraperError
 from skyscraper.media.decode import decode_segment
 from skyscraper.pipeline import Configuration, ModelClient, Pipeline, SegmentContext, SegmentResult, reads_state
@@ -37,10 +38,6 @@ _DEFAULT_DURATION_SECONDS = 2.0
 _ENVELOPE_BYTES = 1024
 # A dead letter's headers must stay far below Kafka's message limit, whatever an exception's text is.
 _DETAIL_CHARACTERS = 500
-
-
-# Of streams whose entry names none, and those without an entry.
-DEFAULT_TENANT = "default"
 
 
 @dataclass(frozen=True)

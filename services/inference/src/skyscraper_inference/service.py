@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from skyscraper.errors import ConfigError
 from skyscraper.pipeline import load_pipeline
+from skyscraper.rpc.pings import ALLOW_PINGS
 from skyscraper.rpc.stage import stage_model
 from skyscraper.service import Health
 from skyscraper.spot import Cloud, NoticeUnreadable, notices
@@ -63,10 +64,7 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
             ("grpc.max_connection_age_ms", int(config.max_connection_age_seconds * 1000)),
             # What is under way ends by itself: the queue is bounded, and every request has a deadline.
             ("grpc.max_connection_age_grace_ms", 60_000),
-            # Clients ping so often, also while nothing is asked, to notice a machine that is gone; by default a server
-            # takes that for abuse and closes the connection.
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
+            *ALLOW_PINGS,
         ],
     )
     oip_name = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

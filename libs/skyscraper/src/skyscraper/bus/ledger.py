@@ -13,6 +13,8 @@ from skyscraper.control.budget import Balance, Budget, CalendarWindow, Period, R
 from skyscraper.errors import SkyscraperError
 from skyscraper.v1 import burst_pb2
 
+# Of streams whose entry names none, those without an entry, and requests that name none.
+DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
 _PERIODS = {
     Period.HOUR: burst_pb2.CALENDAR_PERIOD_HOUR,

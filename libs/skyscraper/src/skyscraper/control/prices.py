@@ -75,9 +75,8 @@ def plan_streams(
     """The joint price plan of streams that share a pool and a budget, from samples of their past.
 
     A round is one segment of every stream; streams may have different options. After `day_seconds`, which slots
-    divide, content comes again; `usd_per_day` are for so long. μ is the smallest price of a dollar at which a rehearsal
-    over the past keeps
-    the budget. Raises ValueError for no stream.
+    divide, content comes again; `usd_per_day` are for so long. μ is the smallest price of a dollar, from a
+    little above 0 on, at which a rehearsal over the past keeps the budget. Raises ValueError for no stream.
     """
     if not samples:
         raise ValueError("no stream to plan for")

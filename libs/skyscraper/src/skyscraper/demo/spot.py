@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from skyscraper.bus.ledger import DEFAULT_TENANT
 from skyscraper.bus.reports import Seen
 from skyscraper.demo.stack import Stack
 from skyscraper.v1 import burst_pb2, burst_pb2_grpc, report_pb2
@@ -17,7 +18,6 @@ MACHINES = ("spot-1", "spot-2")
 # The budget buys this part of what the pool can do in the day: the burst pool shares this machine's cores.
 _BUDGET_SHARE = 0.15
 _ASK_SECONDS = 10.0
-_TENANT = "default"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def add_burst_pool(stack: Stack, *, models: Sequence[str], usd: float) -> None:
         stack.add_burst_machine(name, models=models)
     stack.add_gateway(
         pools=[{"targets": list(stack.burst_targets.values()), "usd_per_core_hour": USD_PER_CORE_HOUR}],
-        budgets={_TENANT: {"usd": usd}},
+        budgets={DEFAULT_TENANT: {"usd": usd}},
     )
 
 
@@ -95,7 +95,7 @@ def burst_result(stack: Stack, seen: Sequence[Seen], interruptions: int) -> Burs
     """Of the processed segments given; what was spent is what the gateway's ledger says."""
     with grpc.insecure_channel(stack.gateway_targets[0]) as channel:
         balance = burst_pb2_grpc.BurstServiceStub(channel).GetBudget(
-            burst_pb2.GetBudgetRequest(tenant=_TENANT), timeout=_ASK_SECONDS
+            burst_pb2.GetBudgetRequest(tenant=DEFAULT_TENANT), timeout=_ASK_SECONDS
         )
     decisions = [one.report.decision for one in seen]
     return BurstResult(

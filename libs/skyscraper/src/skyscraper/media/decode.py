@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from skyscraper.errors import BadSegment
 from skyscraper.media.opening import open_segment
+from skyscraper.media.ticks import covered
 from skyscraper.pipeline.pipeline import Frames, Sampling
 
 # Enough for 8K cameras; a header that claims more is damage or an attack on memory.
@@ -144,11 +145,5 @@ def _decode(container: av.container.InputContainer, sampling: Sampling, expected
         source_width=size[0],
         source_height=size[1],
         frames_decoded=decoded,
-        duration_seconds=_covered_seconds([info.pts_seconds for info in infos]),
+        duration_seconds=covered([info.pts_seconds for info in infos]),
     )
-
-
-def _covered_seconds(times: list[float]) -> float:
-    """From the first frame to the end of the last, which lasts as long as the frames do on average."""
-    span = max(times) - min(times)
-    return span * len(times) / (len(times) - 1) if len(times) > 1 else 0.0

@@ -10,7 +10,7 @@ from skyscraper.errors import BadSegment
 from skyscraper.media.features import packet_features
 from skyscraper.media.opening import open_segment
 from skyscraper.media.segmenter import PacketInfo
-from skyscraper.media.ticks import to_seconds, to_ticks
+from skyscraper.media.ticks import covered, to_seconds, to_ticks
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,5 @@ def survey(value: bytes) -> Survey:
         raise BadSegment("corrupt", f"no survey of a segment of {len(value)} bytes: {error}") from error
     if not infos:
         raise BadSegment("corrupt", "the segment has no readable video packet")
-    times = [info.pts for info in infos]
-    span = max(times) - min(times)
-    duration = round(span * len(times) / (len(times) - 1)) if len(times) > 1 else 0
+    duration = round(covered([info.pts for info in infos]))
     return Survey(to_seconds(duration), packet_features(infos, duration))
