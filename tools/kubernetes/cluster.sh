@@ -72,6 +72,7 @@ certificates() {
   certificate controllers /CN=system:kube-controller-manager
   certificate scheduler /CN=system:kube-scheduler
   certificate proxy /CN=system:kube-proxy
+  certificate aggregator /CN=aggregator
   certificate pool-node /O=system:nodes/CN=system:node:pool-node "DNS:pool-node,IP:$ADDRESS"
   certificate spot-node /O=system:nodes/CN=system:node:spot-node "DNS:spot-node,IP:$SPOT_ADDRESS"
   for user in admin controllers scheduler proxy pool-node spot-node; do kubeconfig $user; done
@@ -93,6 +94,12 @@ kubeconfig() {
   kubectl --kubeconfig="$file" config use-context c
 }
 
+# How the API server is known to servers that extend it: KEDA's metrics are one.
+AGGREGATION=(--enable-aggregator-routing=true --proxy-client-cert-file=pki/aggregator.crt
+  --proxy-client-key-file=pki/aggregator.key --requestheader-client-ca-file=pki/ca.crt
+  --requestheader-allowed-names=aggregator --requestheader-extra-headers-prefix=X-Remote-Extra-
+  --requestheader-group-headers=X-Remote-Group --requestheader-username-headers=X-Remote-User)
+
 control_plane() {
   cd "$C"
   # Nothing here outlives the command: no need to wait for the disk.
@@ -104,11 +111,12 @@ control_plane() {
     --service-account-key-file=pki/sa.pub --service-account-signing-key-file=pki/sa.key \
     --service-account-issuer=https://kubernetes.default.svc \
     --kubelet-client-certificate=pki/admin.crt --kubelet-client-key=pki/admin.key \
-    --kubelet-preferred-address-types=InternalIP >log/apiserver.log 2>&1 &
+    --kubelet-preferred-address-types=InternalIP "${AGGREGATION[@]}" >log/apiserver.log 2>&1 &
   wait_for 60 "API server" kubectl get --raw /readyz
   kube-controller-manager --kubeconfig=controllers.conf --authentication-kubeconfig=controllers.conf \
     --authorization-kubeconfig=controllers.conf --service-account-private-key-file=pki/sa.key \
-    --root-ca-file=pki/ca.crt --use-service-account-credentials --leader-elect=false >log/controllers.log 2>&1 &
+    --root-ca-file=pki/ca.crt --use-service-account-credentials --leader-elect=false \
+    --horizontal-pod-autoscaler-sync-period=5s >log/controllers.log 2>&1 &
   kube-scheduler --kubeconfig=scheduler.conf --authentication-kubeconfig=scheduler.conf \
     --authorization-kubeconfig=scheduler.conf --leader-elect=false >log/scheduler.log 2>&1 &
   kubectl create clusterrolebinding proxy --clusterrole=system:node-proxier --user=system:kube-proxy
