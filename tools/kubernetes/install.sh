@@ -4,7 +4,7 @@
 #   chart    helm, helm-unittest and promtool: about three minutes, once
 #   cluster  also Kubernetes and CoreDNS, from their Go modules (ten minutes of two cores, once), and Debian's etcd,
 #            containerd, runc, CNI plugins, Prometheus, buildah and mmdebstrap (needs root and apt)
-#   keda     also KEDA's operator and metrics adapter, from their Go module (KEDA_MINUTES minutes of two cores, once)
+#   keda     also KEDA's operator and metrics adapter, from their Go module (nine minutes of two cores, once)
 #
 # Programs go to $SKYSCRAPER_HOME/kubernetes/bin (default ~/.cache/skyscraper); what is there already is kept. A
 # promtool and a Go on the PATH are used.
@@ -127,7 +127,7 @@ keda() { # the programs, and KEDA's own manifests with the image that test_image
   [ -f "$folder/keda.yaml" ] && return
   need_go KEDA
   source=github.com/kedacore/keda/v2@$KEDA
-  say "building KEDA $KEDA (KEDA_MINUTES minutes)"
+  say "building KEDA $KEDA (nine minutes)"
   build_copy "$source" ./cmd/operator keda-operator ./cmd/adapter keda-adapter
   mkdir -p "$folder"
   "$BIN/kubectl" kustomize "$(module "$source")/config/minimal" | sed -E \
