@@ -27,8 +27,8 @@ pytestmark = pytest.mark.timeout(1800)
 
 POOL = f"{NAME}-spot-spot"
 MOST_MACHINES = 3
-# Together more than three machines of one core do in the two seconds that the values allow.
-SENDERS, CORE_SECONDS = 24, 0.5
+# Together what three machines of one core do in the two seconds that the values allow.
+SENDERS, CORE_SECONDS = 12, 0.5
 PIPELINE = load_pipeline("counting")
 CONFIGURATION = configure(PIPELINE.knobs, {"model": "nanodet-g", "frame_rate": "1", "input_size": "224"})
 
@@ -98,27 +98,29 @@ def test_keda_runs_with_its_own_manifests(namespace: None) -> None:
 def test_an_idle_pool_has_no_machine(namespace: None, summary: dict[str, Any]) -> None:
     start = time.monotonic()
     values = ("-f", str(steps.VALUES), "-f", str(Path(__file__).parent / "keda.yaml"))
-    helm("install", RELEASE, str(CHART), *values, "--wait", "--wait-for-jobs", "--timeout", "15m")
-    summary["install_seconds"] = round(time.monotonic() - start, 1)
+    helm("install", RELEASE, str(CHART), *values)
+    # Kafka and the topics come before; nothing else of the release is needed here.
+    kubectl("rollout", "status", f"statefulset/{NAME}-burst", "--timeout=900s", seconds=910)
+    summary["gateways_ready_after_seconds"] = round(time.monotonic() - start, 1)
     assert len(ready_pods("burst")) == 2
     until("one gateway leads", 30, lambda: len(leading_gateways()) == 1)
-    kubectl("wait", "--for=condition=Ready", f"scaledobject/{POOL}", "--timeout=60s", seconds=70)
+    kubectl("wait", "--for=condition=Ready", f"scaledobject/{POOL}", "--timeout=180s", seconds=190)
     # A new Deployment has one, until KEDA has looked.
     until("the pool is empty", 180, lambda: _wanted() == 0 and not objects("pods", "spot-spot"))
 
 
 def test_work_that_waits_starts_machines_which_do_it(load: Load, summary: dict[str, Any]) -> None:
-    asked = until("KEDA wants a machine", 60, lambda: _wanted() >= 1, every_seconds=0.2)
+    asked = until("KEDA wants a machine", 120, lambda: _wanted() >= 1, every_seconds=0.2)
     summary["first_machine_wanted_after_seconds"] = round(asked, 1)
-    served = until("a segment is done on it", 240, lambda: load.answered > 0, every_seconds=0.2)
+    served = until("a segment is done on it", 600, lambda: load.answered > 0, every_seconds=0.2)
     summary["first_segment_done_after_seconds"] = round(asked + served, 1)
-    until("as many machines as there may be", 300, lambda: len(ready_pods("spot-spot")) == MOST_MACHINES)
+    until("as many machines as there may be", 600, lambda: len(ready_pods("spot-spot")) == MOST_MACHINES)
     autoscaler = json.loads(kubectl("get", "hpa", f"keda-hpa-{POOL}", "-o", "json"))["status"]
     summary["machines"] = len(ready_pods("spot-spot"))
     summary["core_seconds_per_machine_seen"] = autoscaler["currentMetrics"][0]["external"]["current"]["averageValue"]
     assert {pod["spec"]["nodeName"] for pod in ready_pods("spot-spot")} == {"spot-node"}
     before = load.answered
-    until("all of them work", 120, lambda: load.answered >= before + 3 * SENDERS)
+    until("all of them work", 400, lambda: load.answered >= before + 3 * SENDERS)
 
 
 def test_calm_ends_them_all(summary: dict[str, Any]) -> None:
