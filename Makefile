@@ -60,7 +60,7 @@ test-keda: setup models ## The burst pool scaled by a real KEDA in that cluster;
 	  $(UV) run --no-sync pytest -q -x -s tests/cluster/test_scaling_by_keda.py
 
 test: setup models check check-chart ## Everything, against a real broker
-	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
+	@$(UV) run --no-sync pytest -n auto --dist loadfile --no-loadscope-reorder tests/chaos tests/integration tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \
