@@ -16,6 +16,10 @@ if [ "${INSIDE:-}" != 1 ]; then
   mkdir -p "$CACHE"
   exec 9>"$CACHE/.cluster-lock"
   flock --nonblock 9 || { echo "error: another cluster runs on this machine; wait until it has ended" >&2; exit 1; }
+  # Both nodes' images are 14 GB; after the first run only those that changed come anew.
+  need=$([ -d "$CACHE/containerd" ] && echo 5 || echo 20)
+  free=$(df --output=avail -B1G "$CACHE" | tail -1)
+  [ "$free" -ge "$need" ] || { echo "error: $free GB are free at $CACHE; a cluster needs $need" >&2; exit 1; }
   folder=$(mktemp -d "${TMPDIR:-/tmp}/skyscraper-cluster.XXXXXX")
   status=0
   INSIDE=1 CLUSTER_FOLDER=$folder unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc \
@@ -227,7 +231,8 @@ resolvConf: $C/resolv.conf
 tlsCertFile: $C/pki/$name.crt
 tlsPrivateKeyFile: $C/pki/$name.key
 imageGCHighThresholdPercent: 100
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+# A machine whose disk is nearly full is told so before. The kubelet would delete the images, which nobody can pull.
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%}
 podLogsDir: $C/log/pods-$name
 T
   kubelet --config="$n/kubelet.yaml" --kubeconfig="$C/$name.conf" --root-dir="$n/kubelet" --hostname-override="$name" \
@@ -244,7 +249,9 @@ take_images() { # NODE STORE CTR
   [ "$1" = spot-node ] && names=${SPOT_IMAGES:-$names}
   for image in $names; do
     image=$(basename "$image")
-    cmp -s "$IMAGES/$image.id" "$2/taken/$image" && continue
+    # The kubelet may have deleted it since. (Not `grep -q`, which would end the pipe before ctr does.)
+    cmp -s "$IMAGES/$image.id" "$2/taken/$image" &&
+      $3 images ls -q | grep -E "^localhost/(skyscraper-)?${image%.tar}:" && continue
     $3 images import "$IMAGES/$image"
     cp "$IMAGES/$image.id" "$2/taken/$image"
   done
