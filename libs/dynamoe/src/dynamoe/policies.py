@@ -152,14 +152,18 @@ def precision_by_rows(
     large: Precision = Precision.BFLOAT16,
     rows: int,
     slack: float = 0.25,
+    steps: int = 0,
     smooth: bool = False,
 ) -> Policy:
     """`small` for batches of at most `rows` rows, `large` above; with slack, so that a border does not flap.
 
-    Decides on the newest step's rows; `smooth` on their running mean, where sizes are mixed (serving).
+    Decides on the newest step's rows, `smooth` on their running mean, where sizes are mixed (serving); at most once in
+    so many `steps`.
     """
 
     def decide(plan: Plan, score: Score) -> Change | None:
+        if score.steps_since_change < steps:
+            return None
         now = score.mean_rows if smooth else score.rows
         if plan.precision is not small and now <= rows * (1 - slack):
             return Change(plan.with_(precision=small), f"precision {small}: batches of {now:.0f} rows")
