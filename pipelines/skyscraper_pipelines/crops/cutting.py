@@ -19,7 +19,7 @@ _MARGIN = 0.15
 
 
 def cut(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """uint8 [m, 32, 32, 3] from an image [height, width, 3] and boxes [m, 4] as x_min, y_min, x_max, y_max in its pixels.
+    """uint8 [m, 32, 32, 3] from an image [height, width, 3] and boxes [m, 4] (x_min, y_min, x_max, y_max) in it.
 
     Sides are scaled on their own: a crop does not tell how tall its object is.
     """

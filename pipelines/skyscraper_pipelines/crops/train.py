@@ -169,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by_choice = {choice: correct_share(model, held_out, choice) for choice in choices()}
         runs.append(Run(by_choice, correct_share(dense, held_out)))
         print(f"seed {seed}: {by_choice[SHAPE.experts, SHAPE.k]:.4f}, dense {runs[-1].dense:.4f}", file=sys.stderr)
+    told = report(runs, (len(trained.labels), len(held_out.labels)), time.monotonic() - started)
+    print(json.dumps(told) if chosen.json else json.dumps(told, indent=2))
+    print(f"wrote {version}", file=sys.stderr)
     return 0
 
 

@@ -82,9 +82,7 @@ def _backend(version: Path, config: model_config_pb2.ModelConfig, providers: Seq
         settings = {name: value.string_value for name, value in config.parameters.items()}
         return DynamoeBackend(config.name, version, settings)
     if config.backend not in ("", ONNX):
-        raise ConfigError(
-            f"config.pbtxt: backend {config.backend!r} is not served here; there are {ONNX} and {DYNAMOE}"
-        )
+        raise ConfigError(f"config.pbtxt: backend {config.backend!r} is not served; there are {ONNX} and {DYNAMOE}")
     path = version / (config.default_model_filename or "model.onnx")
     if not path.is_file():
         raise ConfigError(f"{path} is not there")

@@ -82,14 +82,11 @@ class OipModelClient:
         """
         deadline = self._clock() + self._retry_seconds
         rows = len(next(iter(inputs.values())))
-        requests = [
-            _request(
-                model,
-                {name: tensor[start : start + self._max_rows] for name, tensor in inputs.items()},
-                parameters or {},
-            )
+        pieces = (
+            {name: tensor[start : start + self._max_rows] for name, tensor in inputs.items()}
             for start in range(0, rows, self._max_rows)
-        ]
+        )
+        requests = [_request(model, piece, parameters or {}) for piece in pieces]
         try:
             calls = [self._stub.ModelInfer.future(request, timeout=self._call_seconds) for request in requests]
         except ValueError as error:
