@@ -75,6 +75,8 @@ def dense_shape(shape: ClassifierShape) -> ClassifierShape:
 
 
 def train(shape: ClassifierShape, data: Examples, *, seed: int, epochs: int) -> ImageClassifier:
+    # Threads would wait for each other longer than so small a network computes.
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = ImageClassifier(shape, balance=_BALANCE if shape.experts > 1 else 0.0)
