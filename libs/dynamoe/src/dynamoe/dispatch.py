@@ -60,9 +60,10 @@ def shared_out(alphas: Sequence[float], capacity: float, *, active: int) -> tupl
     `capacity` is what each of them takes on average, as a factor of its fair share of the rows.
     """
     shares = [float(one) for one in alphas[:active]]
-    if sum(shares) <= 0:
-        shares = [1.0] * active
-    return (*(capacity * len(alphas) * share / sum(shares) for share in shares), *[0.0] * (len(alphas) - active))
+    total = sum(shares)
+    if total <= 0:
+        shares, total = [1.0] * active, float(active)
+    return (*(share / total * capacity * len(alphas) for share in shares), *[0.0] * (len(alphas) - active))
 
 
 def needed_alpha(counts: Tensor, *, k: int, batch: int) -> Tensor:
