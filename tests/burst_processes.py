@@ -25,6 +25,7 @@ from skyscraper.bus.admin import create_topics
 from skyscraper.bus.topics import topic_specs
 from skyscraper.processes import free_ports, spawn, tail
 from skyscraper.rpc.burst import WORK_CORE_SECONDS
+from skyscraper.rpc.tls import ServerTls, server_credentials
 from skyscraper.v1 import burst_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
@@ -139,12 +140,13 @@ class DeclaredMachine:
     """A process that answers every request after the work it names, as a machine with enough cores would. On SIGTERM
     it writes down what it did: `work_core_seconds` and `requests`."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, tls: ServerTls | None = None) -> None:
         self.port = free_ports(1)[0]
         self._told = folder / f"{name}.json"
         self._log = folder / f"{name}.log"
         folder.mkdir(parents=True, exist_ok=True)
-        self.process = spawn([sys.executable, __file__, str(self.port), str(self._told)], self._log)
+        words = [str(self.port), str(self._told), "" if tls is None else tls.model_dump_json()]
+        self.process = spawn([sys.executable, __file__, *words], self._log)
 
     @property
     def target(self) -> str:
@@ -176,13 +178,16 @@ class _Declared(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         return oip.ModelInferResponse(model_name=request.model_name, id=request.id)
 
 
-async def _serve(port: int) -> dict[str, float]:
+async def _serve(port: int, credentials: grpc.ServerCredentials | None) -> dict[str, float]:
     # As our inference service: gateways ping to notice a machine that is gone.
     options = [("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000)]
     servicer, server = _Declared(), grpc.aio.server(options=options)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    if credentials is None:
+        server.add_insecure_port(f"127.0.0.1:{port}")
+    else:
+        server.add_secure_port(f"127.0.0.1:{port}", credentials)
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -192,5 +197,6 @@ async def _serve(port: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    done = asyncio.run(_serve(int(sys.argv[1])))
+    tls = ServerTls.model_validate_json(sys.argv[3]) if sys.argv[3] else None
+    done = asyncio.run(_serve(int(sys.argv[1]), server_credentials(tls)))
     Path(sys.argv[2]).write_text(json.dumps(done))

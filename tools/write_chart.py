@@ -23,11 +23,11 @@ MARK = "<!-- values: written by tools/write_chart.py -->"
 COMMON = {"instance", "log_format", "shutdown_seconds", "metrics", "kafka"}
 DECIDED = {
     "publisher": COMMON | {"streams", "follow", "credentials", "credentials_file", "spill.folder"},
-    "decoder": COMMON | {"inference.target", "inference.tls", "burst.targets"},
+    "decoder": COMMON | {"inference.target", "inference.tls", "burst.targets", "burst.tls"},
     "inference": COMMON | {"host", "port", "port_file", "tls", "repository", "instances"},
     "tuner": COMMON | {"pool_cores", "state_folder"},
     "loader": COMMON | {"catalog.warehouse_path"},
-    "burst": COMMON | {"host", "port", "port_file", "pools"},
+    "burst": COMMON | {"host", "port", "port_file", "pools", "tls", "machine_tls"},
 }
 _JSON = {"type": "object"}
 

@@ -143,6 +143,33 @@ def test_values_that_cannot_work_are_refused_with_the_remedy(options: tuple[str,
     assert said in refused(*(word for option in options for word in ("--set", option)))
 
 
+def test_every_grpc_connection_is_mutual_tls_where_it_is_asked_for(tmp_path: Any) -> None:
+    sizes = "burst.pools[0].cores=1,burst.pools[0].minReplicas=0,burst.pools[0].maxReplicas=2"
+    pool = f"burst.pools[0].name=s,burst.pools[0].cloud=gke,{sizes}"
+    enabled = "burst.enabled=true,keda.enabled=true,keda.prometheusAddress=http://p:9090,tls.enabled=true"
+    objects = render(*BUILTIN, "--set", f"{enabled},tls.certManager.issuerName=i,{pool}")
+    [certificate] = of_kind(objects, "Certificate")
+
+    def config(name: str) -> Any:
+        return tomllib.loads(named(objects, "ConfigMap", f"video-skyscraper-{name}")["data"]["config.toml"])
+
+    decoder, gateway = config("decoder"), config("burst")
+    for client in (decoder["inference"]["tls"], decoder["burst"]["tls"], gateway["machine_tls"]):
+        assert set(client) == {"ca_path", "certificate_path", "key_path"}
+    for server in (config("inference")["tls"], config("spot-s")["tls"], gateway["tls"]):
+        assert server["client_ca_path"]
+    known = certificate["spec"]["dnsNames"]
+    called = [decoder["inference"]["target"], *decoder["burst"]["targets"], *gateway["pools"][0]["targets"]]
+    for target in called:
+        host = target.removeprefix("dns:///").rpartition(":")[0]
+        assert host in known or f"*.{host.partition('.')[2]}" in known
+    [scaled] = [one for one in of_kind(objects, "ScaledObject") if one["metadata"]["name"].endswith("spot-s")]
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["scalerAddress"].rpartition(":")[0] in known
+    keys = named(objects, "TriggerAuthentication", trigger["authenticationRef"]["name"])["spec"]["secretTargetRef"]
+    assert {key["parameter"] for key in keys} == {"caCert", "tlsClientCert", "tlsClientKey"}
+
+
 @pytest.mark.parametrize(("cloud", "notice"), [("eks", 120), ("gke", 30), ("aks", 30), ("generic", 30)])
 def test_a_spot_pod_is_gone_before_the_notice_is_over(cloud: str, notice: int) -> None:
     pool = f"burst.pools[0].name=s,burst.pools[0].cloud={cloud},burst.pools[0].cores=1"

@@ -121,7 +121,9 @@ def test_a_standby_takes_over_within_five_seconds_and_counts_what_was_open(
         took = time.monotonic() - killed
         assert took < 5.0
         spent = money(channel).GetBudget(burst_pb2.GetBudgetRequest(tenant=tenant)).spent_micro_usd
-        assert charged / 1_000 <= spent <= charged / 1_000 + 500_000
+        # Open at the kill, in micro-dollars: eight requests that hold 50,000 each, two more ahead, and what a quarter
+        # of a second spends. The slower the machine, the nearer it comes to that.
+        assert charged / 1_000 <= spent <= charged / 1_000 + 600_000
         assert infer(channel, tenant, 0.05) == 0.05 * NANO_PER_CORE_SECOND
     assert standby.metric("skyscraper_burst_forfeited_usd_total") > 0
 

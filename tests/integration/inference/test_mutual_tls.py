@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from certificates import make_certificates
 from numpy.typing import NDArray
 from skyscraper.errors import ConfigError
 from skyscraper.rpc.errors import InferenceUnreachable
@@ -24,33 +24,9 @@ ECHO: dict[str, NDArray[Any]] = {
 }
 
 
-def openssl(*words: str) -> None:
-    subprocess.run(("openssl", *words), check=True, capture_output=True, timeout=30)
-
-
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and one certificate for servers and clients of `localhost`, as the chart's."""
-    folder = tmp_path_factory.mktemp("pki")
-    new_key = ("req", "-newkey", "rsa:2048", "-nodes")
-    authority = (
-        "-x509",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=test-ca",
-        "-keyout",
-        f"{folder}/ca.key",
-        "-out",
-        f"{folder}/ca.crt",
-    )
-    openssl(*new_key, *authority)
-    openssl(*new_key, "-subj", "/CN=test", "-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.csr")
-    (folder / "names").write_text("subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth")
-    signer = ("-CA", f"{folder}/ca.crt", "-CAkey", f"{folder}/ca.key", "-CAcreateserial", "-days", "1")
-    wanted = ("-in", f"{folder}/tls.csr", "-out", f"{folder}/tls.crt", "-extfile", f"{folder}/names")
-    openssl("x509", "-req", *signer, *wanted)
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("pki"))
 
 
 def infer(target: str, credentials: grpc.ChannelCredentials | None) -> Any:

@@ -91,7 +91,8 @@ def test_the_form_for_accelerators_and_export_gives_the_same(
     x, weights, experts = _batch(torch.float32)
     expected = _plain(x, weights, up, down, experts, shape, alpha)
     limits = capacities(alpha, n=4, k=2, batch=9)
-    actual, counts = grouped_ffn(x, weights, experts, up, down, shape, limits)
+    most = None if limits is None else torch.tensor(limits)
+    actual, counts = grouped_ffn(x, weights, experts, up, down, shape, most)
     assert torch.allclose(actual, expected, atol=1e-6)
     assert counts.tolist() == torch.bincount(experts.reshape(-1), minlength=4).tolist()
     towards = torch.rand_like(expected)
@@ -105,9 +106,9 @@ def test_the_form_for_accelerators_and_export_gives_the_same(
 def test_the_form_for_accelerators_has_shapes_on_meta_tensors() -> None:
     shape, up, down = _layer(Activation.SILU, True, torch.float32)
     x, weights, experts = _batch(torch.float32)
-    out, counts = grouped_ffn(
-        x.to("meta"), weights.to("meta"), experts.to("meta"), up.to("meta"), down.to("meta"), shape, [3, 3, 3, 3]
-    )
+    limits = torch.tensor([3, 3, 3, 3]).to("meta")
+    x, weights, experts, up, down = (one.to("meta") for one in (x, weights, experts, up, down))
+    out, counts = grouped_ffn(x, weights, experts, up, down, shape, limits)
     assert (out.device.type, out.shape, counts.shape) == ("meta", (9, 8), (4,))
 
 

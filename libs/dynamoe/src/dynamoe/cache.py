@@ -12,7 +12,8 @@ from dynamoe.errors import SettingError
 
 
 class AssignmentCache:
-    """k experts and their probabilities for each of `samples` ids, 0 to samples - 1: 12 k bytes per sample."""
+    """k experts and their probabilities for each of `samples` ids, 0 to samples - 1: 12 k bytes per sample,
+    on the device that assignments come from."""
 
     def __init__(self, samples: int, k: int) -> None:
         if samples < 1:
@@ -23,11 +24,14 @@ class AssignmentCache:
 
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor] | None:
         """Experts [B, k] and probabilities [B, k] of the last time; None where one of the ids is new."""
+        ids = ids.to(self._experts.device)
         experts = self._experts[ids]
         return None if bool((experts < 0).any()) else (experts, self._probabilities[ids])
 
     def store(self, ids: Tensor, experts: Tensor, probabilities: Tensor) -> float:
         """Take in this epoch's choice. Returns the share of rows whose set of experts is that of the last time."""
+        self._experts, self._probabilities = self._experts.to(experts.device), self._probabilities.to(experts.device)
+        ids = ids.to(experts.device)
         same = same_sets(self._experts[ids], experts)
         self._experts[ids] = experts
         self._probabilities[ids] = probabilities.detach().to(self._probabilities.dtype)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# alpha often comes from a count (needed_alpha): the division there must not cost a row or add one here.
+CAPACITY_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Dispatch:
@@ -50,8 +53,7 @@ def capacities(alpha: Sequence[float] | float | None, *, n: int, k: int, batch: 
     if alpha is None:
         return None
     factors = [float(alpha)] * n if isinstance(alpha, int | float) else [float(one) for one in alpha]
-    # alpha often comes from a count (needed_alpha): the division there must not cost a row or add one here.
-    return tuple(math.ceil(factor * k / n * batch - 1e-6) for factor in factors)
+    return tuple(math.ceil(factor * k / n * batch - CAPACITY_ROUNDING) for factor in factors)
 
 
 def shared_out(alphas: Sequence[float], capacity: float, *, active: int) -> tuple[float, ...]:

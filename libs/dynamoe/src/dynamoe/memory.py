@@ -44,6 +44,10 @@ class Arena:
         self._peak_bytes = 0
         self._fresh_blocks = 0
 
+    def __deepcopy__(self, memo: object) -> Arena:
+        """A copied layer shares it: it holds nothing of a layer."""
+        return self
+
     @property
     def live_bytes(self) -> int:
         """In blocks that a tensor holds."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dynamoe.cache import AssignmentCache, same_sets
 from dynamoe.combine import combine, combine_specialised
-from dynamoe.dispatch import Dispatch, capacities, group, shared_out
+from dynamoe.dispatch import CAPACITY_ROUNDING, Dispatch, capacities, group, shared_out
 from dynamoe.errors import SettingError, ShapeError
 from dynamoe.experts import FfnExperts, ModuleExperts
 from dynamoe.grouped import grouped_ffn
@@ -22,8 +22,8 @@ from dynamoe.memory import SHARED_ARENA, Arena
 from dynamoe.plan import Overflow, Plan, Precision, Rows
 from dynamoe.policies import Policy, recompile
 from dynamoe.prepared import PreparedExperts, prepare, prepared_ffn, versions
-from dynamoe.recompile import Event, Observation, Recompile, Recompiler
-from dynamoe.routing import Mixing, balanced, mixing_weights, route
+from dynamoe.recompile import Event, Observation, Recompile, Recompiler, observe_on_device
+from dynamoe.routing import Mixing, assignments_per_expert, balanced, mixing_weights, route
 
 
 class Loss(StrEnum):
@@ -41,6 +41,8 @@ class BuiltPlan:
 
     plan: Plan
     prepared: PreparedExperts | None = None
+    alpha: Tensor | None = None
+    """[n] float64 on the experts' device, where they run as `dynamoe.grouped`: no capacity has to be sent in a step."""
 
 
 class MoE(nn.Module):
@@ -127,6 +129,10 @@ class MoE(nn.Module):
             if plan.precision is not Precision.PARAMETERS or plan.rows is not Rows.EXACT:
                 raise SettingError("experts that are modules run with precision=parameters and rows=exact")
             return BuiltPlan(plan)
+        if self.experts.up.device.type != "cpu":
+            if plan.precision is not Precision.PARAMETERS or plan.rows is not Rows.EXACT:
+                raise SettingError("on an accelerator experts run with precision=parameters and rows=exact")
+            return BuiltPlan(plan, alpha=_alpha_tensor(plan, n, self.experts.up.device))
         if plan.reserved_rows:
             self._reserve(plan, self.experts)
         if plan.precision is Precision.PARAMETERS:
@@ -134,8 +140,8 @@ class MoE(nn.Module):
         before = self._built.prepared
         weights = self.experts.up, self.experts.down
         if before is not None and before.precision is plan.precision and before.versions == versions(*weights):
-            return BuiltPlan(plan, before)
-        return BuiltPlan(plan, prepare(*weights, plan.precision))
+            return BuiltPlan(plan, prepared=before)
+        return BuiltPlan(plan, prepared=prepare(*weights, plan.precision))
 
     def step(self, seen: Observation | None = None) -> Event | None:
         """Tell the policy what a forward pass showed, without `seen` the last one; returns the event where a new plan
@@ -240,14 +246,14 @@ class MoE(nn.Module):
         built = self._built
         from_cache = wanted is None
         if wanted is not None and self.training and torch.is_grad_enabled():
-            counts = torch.bincount(wanted.reshape(-1), minlength=len(self.experts))
+            counts = assignments_per_expert(wanted, len(self.experts))
             probabilities = balanced(probabilities, counts, self.balance)
         weights = probabilities if from_cache else mixing_weights(probabilities, used, self.mixing)
         if stale is not None:
             # A sample on another assignment than its own says nothing about the gate's choice.
             weights = torch.where(stale.unsqueeze(1), weights.detach(), weights)
         if isinstance(self.experts, FfnExperts) and (rows.device.type != "cpu" or torch.compiler.is_compiling()):
-            return self._run_grouped(rows, weights, used, built.plan, self.experts)
+            return self._run_grouped(rows, weights, used, built, self.experts)
         dispatch = self._dispatch(used, built.plan)
         self._seen = Observation(len(rows), used.shape[1], dispatch.counts, dispatch.dropped, unchanged)
         return self._through_experts(rows, weights, dispatch, built)
@@ -277,13 +283,25 @@ class MoE(nn.Module):
             self.experts.on_gradient,
         )
 
-    def _run_grouped(self, rows: Tensor, weights: Tensor, used: Tensor, plan: Plan, experts: FfnExperts) -> Tensor:
-        limits = capacities(plan.alpha, n=len(experts), k=used.shape[1], batch=len(rows))
-        limits = None if plan.overflow is Overflow.GROW else limits
+    def _run_grouped(
+        self, rows: Tensor, weights: Tensor, used: Tensor, built: BuiltPlan, experts: FfnExperts
+    ) -> Tensor:
+        n, k = len(experts), used.shape[1]
+        alpha = self._alpha_on(rows.device, built)
+        limits = None if alpha is None else (alpha * (k / n * len(rows)) - CAPACITY_ROUNDING).ceil().long()
         out, counts = grouped_ffn(rows, weights, used, experts.up, experts.down, experts.shape, limits)
         if not torch.compiler.is_compiling():
-            self._seen = Observation(len(rows), used.shape[1], counts)
+            dropped = None if limits is None else (counts - limits).clamp(min=0).sum()
+            self._seen = observe_on_device(len(rows), k, counts, dropped)
         return out
+
+    def _alpha_on(self, device: torch.device, built: BuiltPlan) -> Tensor | None:
+        if torch.compiler.is_compiling():
+            return _alpha_tensor(built.plan, len(self.experts), device)
+        if built.plan.alpha is not None and (built.alpha is None or built.alpha.device != device):
+            # Since the plan was built, the layer has moved.
+            built = self._built = BuiltPlan(built.plan, alpha=_alpha_tensor(built.plan, len(self.experts), device))
+        return built.alpha
 
     def _dispatch(self, experts: Tensor, plan: Plan) -> Dispatch:
         n, static = len(self.experts), plan.rows is Rows.STATIC
@@ -344,3 +362,10 @@ class MoE(nn.Module):
         tensors = [self._arena.take(*sizes, dtype=dtype) for sizes in wanted]
         for tensor in tensors:
             tensor.zero_()
+
+
+def _alpha_tensor(plan: Plan, n: int, device: torch.device) -> Tensor | None:
+    if plan.alpha is None or plan.overflow is Overflow.GROW:
+        return None
+    factors = [plan.alpha] * n if isinstance(plan.alpha, int | float) else list(plan.alpha)
+    return torch.tensor(factors, dtype=torch.float64, device=device)

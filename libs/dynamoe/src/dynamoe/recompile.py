@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from dynamoe.plan import Plan
@@ -24,15 +25,29 @@ _NEWEST = 0.01
 
 @dataclass(frozen=True)
 class Observation:
-    """What one step showed. `counts` may still be on its way from a device."""
+    """What one step showed. Tensors are complete once `arrived`."""
 
     rows: int
     k: int
     counts: Sequence[int] | Tensor
     """Assignments per expert, dropped ones included."""
-    dropped: int = 0
+    dropped: int | Tensor = 0
     unchanged: float | None = None
     """Share of the rows whose set of k experts is that of the previous epoch; None where no cache is kept."""
+    arrived: torch.cuda.Event | None = None
+
+
+def observe_on_device(rows: int, k: int, counts: Tensor, dropped: Tensor | None) -> Observation:
+    """An observation whose numbers lie on a device. On CUDA their copies to the host begin here, so that reading them
+    some steps later waits for this step and not for all that was launched since."""
+    told = torch.cat([counts, (counts.new_zeros(()) if dropped is None else dropped).view(1)])
+    if not told.is_cuda or torch.cuda.is_current_stream_capturing():
+        return Observation(rows, k, told[:-1], told[-1])
+    host = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)
+    host.copy_(told, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return Observation(rows, k, host[:-1], host[-1], arrived=arrived)
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,16 @@ class Built(Protocol):
 
 def next_score(previous: Score | None, seen: Observation) -> Score:
     """The score after one more step."""
+    if seen.arrived is not None:
+        seen.arrived.synchronize()
     counts = tuple(int(count) for count in (seen.counts.tolist() if isinstance(seen.counts, Tensor) else seen.counts))
+    dropped = int(seen.dropped)
     scale = len(counts) / max(1, seen.k * seen.rows)
     now = tuple(count * scale for count in counts)
     unchanged = 0.0 if seen.unchanged is None else seen.unchanged
     if previous is None:
         # The mean of the needed alphas starts at the first step's; that of the cache starts at zero, as in the paper.
-        return Score(0, seen.rows, seen.k, counts, now, now, _NEWEST * unchanged, seen.dropped, 0, float(seen.rows))
+        return Score(0, seen.rows, seen.k, counts, now, now, _NEWEST * unchanged, dropped, 0, float(seen.rows))
     mean = tuple((1 - _NEWEST) * old + _NEWEST * new for old, new in zip(previous.needed, now, strict=True))
     return Score(
         step=previous.step + 1,
@@ -123,7 +141,7 @@ def next_score(previous: Score | None, seen: Observation) -> Score:
         needed=mean,
         needed_now=now,
         unchanged=(1 - _NEWEST) * previous.unchanged + _NEWEST * unchanged,
-        dropped=seen.dropped,
+        dropped=dropped,
         steps_since_change=previous.steps_since_change + 1,
         mean_rows=(1 - _NEWEST) * previous.mean_rows + _NEWEST * seen.rows,
     )

@@ -41,6 +41,15 @@ def mixing_weights(probabilities: Tensor, experts: Tensor, mixing: Mixing) -> Te
     return chosen / chosen.sum(dim=-1, keepdim=True) if mixing is Mixing.NORMALIZED else chosen
 
 
+def assignments_per_expert(experts: Tensor, n: int) -> Tensor:
+    """[n] int64: how often each of n experts is chosen in [B, k]."""
+    flat = experts.reshape(-1)
+    if flat.device.type == "cpu":
+        return torch.bincount(flat, minlength=n)
+    # bincount waits for a GPU to tell the largest value.
+    return flat.new_zeros(n).scatter_add_(0, flat, torch.ones_like(flat))
+
+
 class _GateGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, probabilities: Tensor, counts: Tensor, balance: float) -> Tensor:  # type: ignore[no-untyped-def]

@@ -100,7 +100,8 @@ class ClassifierServer:
         with self._deciding:
             events = [layer.step(one) for layer, one in zip(self._model.moe_layers, seen, strict=True)]
         layers = tuple(
-            LayerLoad(tuple(map(int, one.counts)), one.dropped, event) for one, event in zip(seen, events, strict=True)
+            LayerLoad(tuple(map(int, one.counts)), int(one.dropped), event)
+            for one, event in zip(seen, events, strict=True)
         )
         return Served(logits.softmax(dim=1).numpy(), layers)
 

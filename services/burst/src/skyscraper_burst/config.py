@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from skyscraper.bus.ledger import decode_budget, is_tenant
 from skyscraper.control.budget import Budget
 from skyscraper.errors import SkyscraperError
+from skyscraper.rpc.tls import ClientTls, ServerTls
 from skyscraper.service.config import KafkaConfig, ServiceConfig, Settings
 from skyscraper.v1 import burst_pb2
 
@@ -165,6 +166,10 @@ class BurstConfig(ServiceConfig):
     host: str = Field("127.0.0.1", description="Address to bind; 0.0.0.0 in a container.")
     port: int = Field(8100, ge=0, le=65535, description="gRPC port; 0 picks a free one and logs it.")
     port_file: Path | None = Field(None, description="Where to write the port once it is bound.")
+    tls: ServerTls | None = Field(None, description="None serves in clear text: only inside a trusted network.")
+    machine_tls: ClientTls | None = Field(
+        None, description="Towards the machines, whose certificates must carry the names in targets; none: clear text."
+    )
     pools: tuple[PoolConfig, ...] = Field(
         (PoolConfig.model_validate({}),), min_length=1, description="Where work can be sent; the cheapest first."
     )

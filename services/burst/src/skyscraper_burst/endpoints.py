@@ -73,6 +73,7 @@ class Endpoints:
         max_message_bytes: int,
         resolve_seconds: float,
         price: Callable[[str], int],
+        credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = {pool.name: pool for pool in pools}
@@ -80,6 +81,7 @@ class Endpoints:
         self._max_message_bytes = max_message_bytes
         self._resolve_seconds = resolve_seconds
         self._price = price
+        self._credentials = credentials
         self._clock = clock
         self._found: dict[tuple[str, str], Endpoint] = {}
         self.version = 0
@@ -143,30 +145,30 @@ class Endpoints:
 
     async def _resolve(self, pool: PoolConfig) -> None:
         """Machines that came and went since the last look-up. A name that cannot be resolved keeps what it had."""
-        wanted: set[str] = set()
+        wanted: dict[str, str] = {}
+        """Names by address."""
         for target in pool.targets:
             host, _, port = target.removeprefix("dns:///").rpartition(":")
+            host = host.strip("[]")
             try:
                 async with asyncio.timeout(_RESOLVE_TIMEOUT_SECONDS):
-                    found = await asyncio.get_running_loop().getaddrinfo(
-                        host.strip("[]"), int(port), type=socket.SOCK_STREAM
-                    )
+                    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
             except (OSError, TimeoutError, ValueError) as error:
                 # A headless service without pods has no address: the pool is scaled to zero. Anything else may be
                 # the name server's fault.
                 if not (isinstance(error, socket.gaierror) and error.errno in _NO_ADDRESS):
                     log.warning("target_unresolved", pool=pool.name, target=target, error=str(error))
-                    wanted |= {one.target for one in self._found.values() if one.pool == pool.name}
+                    wanted |= {one.target: host for one in self._found.values() if one.pool == pool.name}
                 continue
-            wanted |= {_address(str(one[4][0]), port) for one in found}
-        for target in wanted - {one.target for one in self._found.values() if one.pool == pool.name}:
-            self._add(pool, target)
+            wanted |= {_address(str(one[4][0]), port): host for one in found}
+        for target in wanted.keys() - {one.target for one in self._found.values() if one.pool == pool.name}:
+            self._add(pool, target, wanted[target])
         for one in list(self._found.values()):
             if one.pool == pool.name and one.target not in wanted and not one.in_flight:
                 await self._drop(one)
 
-    def _add(self, pool: PoolConfig, target: str) -> None:
-        options = [
+    def _add(self, pool: PoolConfig, target: str, host: str) -> None:
+        options: list[tuple[str, int | str]] = [
             ("grpc.max_receive_message_length", self._max_message_bytes),
             ("grpc.max_send_message_length", self._max_message_bytes),
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -178,7 +180,12 @@ class Endpoints:
             # Connections of their own: a machine that is gone must not be mistaken for the one at its address before.
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        channel = grpc.aio.insecure_channel(target, options)
+        if self._credentials is None:
+            channel = grpc.aio.insecure_channel(target, options)
+        else:
+            # Reached by address, and known by the name that was looked up.
+            options.append(("grpc.ssl_target_name_override", host))
+            channel = grpc.aio.secure_channel(target, self._credentials, options)
         endpoint = Endpoint(pool.name, target, channel, channel.unary_unary(MODEL_INFER), Breaker(self._breaker))
         endpoint.watcher = asyncio.create_task(self._watch(endpoint))
         self._found[pool.name, target] = endpoint

@@ -18,6 +18,7 @@ from skyscraper.control.breaker import BreakerTerms
 from skyscraper.errors import ConfigError, SkyscraperError
 from skyscraper.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from skyscraper.rpc.pings import ALLOW_PINGS
+from skyscraper.rpc.tls import channel_credentials, server_credentials
 from skyscraper.service import Health
 from skyscraper.v1 import burst_pb2, burst_pb2_grpc
 
@@ -72,6 +73,7 @@ class Gateway:
             max_message_bytes=config.max_message_bytes,
             resolve_seconds=config.resolve_seconds,
             price=self._prices.of,
+            credentials=channel_credentials(config.machine_tls),
         )
         self._gate = Gate(config.link)
         self._demand = Demand(config.scaling.demand_memory_seconds, time.monotonic)
@@ -156,8 +158,13 @@ class Gateway:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, server)
+        address, credentials = f"{config.host}:{config.port}", server_credentials(config.tls)
         try:
-            port = server.add_insecure_port(f"{config.host}:{config.port}")
+            port = (
+                server.add_insecure_port(address)
+                if credentials is None
+                else server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise ConfigError(
                 f"host {config.host}, port {config.port}: cannot listen there; is the port taken?"

@@ -54,6 +54,7 @@ class BurstClientConfig(Settings):
     targets: tuple[str, ...] = Field(
         (), description="gRPC targets of the gateways, the standby's too; none: everything runs in the pool."
     )
+    tls: ClientTls | None = Field(None, description="None speaks in clear text: only inside a trusted network.")
     in_flight_bytes: int = Field(
         64 * 1024 * 1024, gt=0, description="Compressed segments under way at once; beyond it the pool is next."
     )

@@ -75,7 +75,11 @@ class Decoder:
             cleanup.callback(foresight.close)
             self._bursting: Bursting | None = None
             if config.burst.targets:
-                burst_client = BurstClient(config.burst.targets, in_flight_bytes=config.burst.in_flight_bytes)
+                burst_client = BurstClient(
+                    config.burst.targets,
+                    in_flight_bytes=config.burst.in_flight_bytes,
+                    credentials=channel_credentials(config.burst.tls),
+                )
                 cleanup.callback(burst_client.close)
                 self._bursting = Bursting(config.burst, burst_client)
             self._switcher = Switcher(self._plans, self._ahead, self._minds, foresight, self._bursting)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from skyscraper.paths import cache_dir
+from skyscraper.rpc.tls import ServerTls
 from skyscraper.service.config import ServiceConfig, Settings
 
 
@@ -18,14 +19,6 @@ class WarmupShape(Settings):
     width: int = Field(ge=1, description="Pixels.")
 
 
-class TlsConfig(Settings):
-    """Server-side TLS; with `client_ca_path` clients must show a certificate of that authority (mTLS)."""
-
-    certificate_path: Path = Field(description="PEM file of this server's certificate chain.")
-    key_path: Path = Field(description="PEM file of its key.")
-    client_ca_path: Path | None = Field(None, description="PEM file of the authority that signs clients.")
-
-
 class InferenceServiceConfig(ServiceConfig):
     """Settings of one inference process."""
 
@@ -34,7 +27,7 @@ class InferenceServiceConfig(ServiceConfig):
     host: str = Field("127.0.0.1", description="Address to bind; 0.0.0.0 in a container.")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one and logs it. Triton's is 8001.")
     port_file: Path | None = Field(None, description="Where to write the port once the service is ready.")
-    tls: TlsConfig | None = Field(None, description="None serves in clear text: only inside a trusted network.")
+    tls: ServerTls | None = Field(None, description="None serves in clear text: only inside a trusted network.")
     repository: Path = Field(
         default_factory=lambda: cache_dir() / "models", description="Model repository in Triton's layout."
     )

@@ -17,13 +17,14 @@ from skyscraper.errors import ConfigError
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.pings import ALLOW_PINGS
 from skyscraper.rpc.stage import stage_model
+from skyscraper.rpc.tls import server_credentials
 from skyscraper.service import Health
 from skyscraper.spot import Cloud, NoticeUnreadable, notices
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from skyscraper_inference import metrics
 from skyscraper_inference.backends import ModelFailed
-from skyscraper_inference.config import InferenceServiceConfig, TlsConfig
+from skyscraper_inference.config import InferenceServiceConfig
 from skyscraper_inference.engine import Engine
 from skyscraper_inference.repository import Model, load_repository
 from skyscraper_inference.servicer import OipServicer
@@ -149,18 +150,10 @@ def warm_up(model: Model, config: InferenceServiceConfig) -> None:
 
 def _listen(server: grpc.Server, config: InferenceServiceConfig) -> int:
     address = f"{config.host}:{config.port}"
+    credentials = server_credentials(config.tls)
     try:
-        if config.tls is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, _credentials(config.tls))
+        return (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
     except RuntimeError as error:
         raise ConfigError(f"host {config.host}, port {config.port}: cannot listen there; is the port taken?") from error
-
-
-def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
-    try:
-        pair = (tls.key_path.read_bytes(), tls.certificate_path.read_bytes())
-        ca = None if tls.client_ca_path is None else tls.client_ca_path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"tls: {error.filename} cannot be read: {error.strerror}") from error
-    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)

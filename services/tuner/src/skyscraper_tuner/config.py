@@ -86,7 +86,7 @@ class TunerConfig(ServiceConfig):
         0.0, ge=0, description="Dollars for burst machines of each tenant that has no entry in tenants."
     )
     burst_usd_per_core_hour: float | None = Field(
-        None, gt=0, description="Price of a burst machine's core that is planned with; none: the profile's."
+        None, gt=0, description="Price of a burst core that is planned with until one was paid; none: the profile's."
     )
     tenants: dict[str, TenantQuota] = Field(default_factory=dict, description="Quotas by tenant.")
     refit: RefitConfig = Field(default_factory=RefitConfig, description="How predictors are learned anew.")

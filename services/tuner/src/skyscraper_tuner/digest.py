@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from skyscraper.control.budget import NANO_PER_USD
 from skyscraper.control.drift import Drift, watched
 from skyscraper.control.work import recalibrated
 from skyscraper.profile.fit import Fit
@@ -83,6 +85,9 @@ def add_to_stream(
     rate = report.segment_bytes / report.duration_seconds if report.duration_seconds > 0 else 0.0
     found.bytes_per_second += (_NEWEST_SHARE if found.segments else 1.0) * (rate - found.bytes_per_second)
     found.segments += 1
+    if was_away(report):
+        found.burst_core_seconds += report.burst_core_seconds - _NEWEST_SHARE * found.burst_core_seconds
+        found.burst_usd += report.burst_nano_usd / NANO_PER_USD - _NEWEST_SHARE * found.burst_usd
     decided = fit_decided(report, fit)
     if decided is None:
         return found
@@ -101,6 +106,13 @@ def add_to_stream(
     )
     found.drift_error, found.drifted = drift.error, drift.drifted
     return found
+
+
+def paid_usd_per_core_second(digests: Iterable[digest_pb2.StreamDigest]) -> float | None:
+    """What burst machines cost lately, over all streams; None where nothing was paid."""
+    known = [one for one in digests if one.burst_core_seconds > 0]
+    work, usd = sum(one.burst_core_seconds for one in known), sum(one.burst_usd for one in known)
+    return usd / work if work > 0 and usd > 0 else None
 
 
 def add_to_slot(

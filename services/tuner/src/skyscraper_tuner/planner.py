@@ -21,7 +21,7 @@ from skyscraper.v1 import digest_pb2, plan_pb2, profile_pb2, stream_pb2
 
 from skyscraper_tuner import metrics
 from skyscraper_tuner.config import TunerConfig
-from skyscraper_tuner.digest import split_key
+from skyscraper_tuner.digest import paid_usd_per_core_second, split_key
 from skyscraper_tuner.fits import Fits
 from skyscraper_tuner.outlook import refined
 from skyscraper_tuner.past import by_stream, labels_of, samples_of
@@ -111,6 +111,7 @@ class Planner:
 
     def _terms(self, digests: Mapping[str, digest_pb2.StreamDigest], streams: list[Registered]) -> Terms:
         config = self._config
+        first_price = None if config.burst_usd_per_core_hour is None else config.burst_usd_per_core_hour / 3600
         fastest = max((one.bytes_per_second for one in digests.values()), default=0.0)
         return Terms(
             cores=config.pool_cores,
@@ -124,9 +125,7 @@ class Planner:
                 tenant: Quota(config.quota(tenant).cores, config.quota(tenant).usd_per_day)
                 for tenant in {one.tenant for one in streams}
             },
-            burst_usd_per_core_second=None
-            if config.burst_usd_per_core_hour is None
-            else config.burst_usd_per_core_hour / 3600,
+            burst_usd_per_core_second=paid_usd_per_core_second(digests.values()) or first_price,
         )
 
     def _read_digests(

@@ -58,7 +58,7 @@ class Terms:
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     """By tenant; one without an entry may use the whole pool and no dollars."""
     burst_usd_per_core_second: float | None = None
-    """None: what it was when the profile was made."""
+    """What was paid lately, or is expected; None: what it was when the profile was made."""
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,14 @@ class BurstClient:
     """Shared by all threads of a process. `targets`: the gateways; whichever leads answers."""
 
     def __init__(
-        self, targets: Sequence[str], *, in_flight_bytes: int, clock: Callable[[], float] = time.monotonic
+        self,
+        targets: Sequence[str],
+        *,
+        in_flight_bytes: int,
+        credentials: grpc.ChannelCredentials | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._channels = [open_channel(target) for target in targets]
+        self._channels = [open_channel(target, credentials) for target in targets]
         self._most_bytes = in_flight_bytes
         self._clock = clock
         self._lock = threading.Lock()

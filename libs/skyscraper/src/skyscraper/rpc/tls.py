@@ -1,4 +1,5 @@
-"""Mutual TLS for clients: who the server must be, and who this client is."""
+"""Mutual TLS: who the other side must be, and who this side is. Files are read once: a process that gets a new
+certificate is restarted."""
 
 from __future__ import annotations
 
@@ -19,12 +20,33 @@ class ClientTls(Settings):
     key_path: Path = Field(description="PEM file of its key.")
 
 
+class ServerTls(Settings):
+    """PEM files of a server; with `client_ca_path` clients must show a certificate of that authority (mTLS)."""
+
+    certificate_path: Path = Field(description="PEM file of this server's certificate chain.")
+    key_path: Path = Field(description="PEM file of its key.")
+    client_ca_path: Path | None = Field(None, description="PEM file of the authority that signs clients.")
+
+
 def channel_credentials(tls: ClientTls | None) -> grpc.ChannelCredentials | None:
-    """None without TLS. Files are read once: a process that gets a new certificate is restarted. Raises ConfigError."""
+    """None without TLS. Raises ConfigError."""
     if tls is None:
         return None
+    ca, chain, key = _read(tls.ca_path, tls.certificate_path, tls.key_path)
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain)
+
+
+def server_credentials(tls: ServerTls | None) -> grpc.ServerCredentials | None:
+    """None without TLS. Raises ConfigError."""
+    if tls is None:
+        return None
+    key, chain = _read(tls.key_path, tls.certificate_path)
+    ca = None if tls.client_ca_path is None else _read(tls.client_ca_path)[0]
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=ca is not None)
+
+
+def _read(*paths: Path) -> list[bytes]:
     try:
-        ca, chain, key = (path.read_bytes() for path in (tls.ca_path, tls.certificate_path, tls.key_path))
+        return [path.read_bytes() for path in paths]
     except OSError as error:
         raise ConfigError(f"tls: {error.filename} cannot be read: {error.strerror}") from error
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain)

@@ -36,6 +36,8 @@ class StreamDigest(_message.Message):
     DRIFTED_FIELD_NUMBER: _builtins.int
     WORK_SCALE_FIELD_NUMBER: _builtins.int
     BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_CORE_SECONDS_FIELD_NUMBER: _builtins.int
+    BURST_USD_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     pipeline: _builtins.str
     profile_version: _builtins.str
@@ -52,6 +54,9 @@ class StreamDigest(_message.Message):
     """Real work over the profile's estimate, lately."""
     bytes_per_second: _builtins.float
     """Of compressed video, lately."""
+    burst_core_seconds: _builtins.float
+    """Work on burst machines, and what was paid for it, lately: their quotient is the price."""
+    burst_usd: _builtins.float
     def __init__(
         self,
         *,
@@ -65,10 +70,12 @@ class StreamDigest(_message.Message):
         drifted: _builtins.bool = ...,
         work_scale: _builtins.float = ...,
         bytes_per_second: _builtins.float = ...,
+        burst_core_seconds: _builtins.float = ...,
+        burst_usd: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "drift_error", b"drift_error", "drifted", b"drifted", "last_offset", b"last_offset", "newest_seconds", b"newest_seconds", "pipeline", b"pipeline", "profile_version", b"profile_version", "segments", b"segments", "stream_id", b"stream_id", "work_scale", b"work_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst_core_seconds", b"burst_core_seconds", "burst_usd", b"burst_usd", "bytes_per_second", b"bytes_per_second", "drift_error", b"drift_error", "drifted", b"drifted", "last_offset", b"last_offset", "newest_seconds", b"newest_seconds", "pipeline", b"pipeline", "profile_version", b"profile_version", "segments", b"segments", "stream_id", b"stream_id", "work_scale", b"work_scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
