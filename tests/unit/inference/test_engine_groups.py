@@ -31,6 +31,8 @@ class Recorder:
 
     def check(self, parameters: Parameters) -> None: ...
 
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None: ...
+
     def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         self.go.wait(10)
         rows = len(inputs["x"])

@@ -92,13 +92,17 @@ class ClassifierServer:
         k: int | None = None,
         active: int | None = None,
         capacity: float | None = None,
+        learn: bool = True,
     ) -> Served:
         """uint8 [B, height, width, 3]. `k` experts per image of the first `active` ones, each of which takes on average
-        `capacity` times its fair share of the batch; without a capacity nothing is dropped. Raises ShapeError."""
+        `capacity` times its fair share of the batch; without a capacity nothing is dropped. Plans do not follow a batch that is not to be learned from (`learn`).
+        Raises ShapeError."""
         logits, seen = self._model.evaluate(torch.tensor(images), k=k, active=active, capacity=capacity)
-        # A decision takes microseconds; what it may start runs in a thread of its own.
-        with self._deciding:
-            events = [layer.step(one) for layer, one in zip(self._model.moe_layers, seen, strict=True)]
+        events: list[Event | None] = [None] * len(seen)
+        if learn:
+            # A decision takes microseconds; what it may start runs in a thread of its own.
+            with self._deciding:
+                events = [layer.step(one) for layer, one in zip(self._model.moe_layers, seen, strict=True)]
         layers = tuple(
             LayerLoad(tuple(map(int, one.counts)), int(one.dropped), event)
             for one, event in zip(seen, events, strict=True)

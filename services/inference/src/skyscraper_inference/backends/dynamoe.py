@@ -21,7 +21,7 @@ from skyscraper_inference.parameters import BadParameter, Parameters, ParameterS
 try:
     import torch
     from dynamoe import DynamoeError, Event
-    from dynamoe.serve import Cause, ClassifierServer, Follow, LayerLoad, cause
+    from dynamoe.serve import Cause, ClassifierServer, Follow, LayerLoad, Served, cause
 except ImportError as error:
     raise ConfigError(
         f"backend dynamoe: {error.name or error} is not installed here; install skyscraper-inference[dynamoe]"
@@ -71,23 +71,30 @@ class DynamoeBackend:
                 f"model {self._name}: {TOP_K} is {parameters[TOP_K]}, it is from 1 to {ACTIVE_EXPERTS}, here {active}"
             )
 
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        self._run(inputs, {}, learn=False)
+
     def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
+        served = self._run(inputs, parameters, learn=True)
+        for number, layer in enumerate(served.layers):
+            self._tell(str(number), layer)
+        return {PROBABILITIES: served.probabilities}
+
+    def _run(self, inputs: Mapping[str, Tensor], parameters: Parameters, *, learn: bool) -> Served:
         self._stay_on_this_thread()
         active = int(parameters.get(ACTIVE_EXPERTS, self._experts))
         try:
-            served = self._server.run(
+            return self._server.run(
                 inputs[IMAGES],
                 # The model's own k, where it says nothing else, gives way to a small number of experts.
                 k=int(parameters.get(TOP_K, min(self._k, active))),
                 active=active,
                 capacity=parameters.get(CAPACITY),
+                learn=learn,
             )
         except Exception as error:
             # torch raises RuntimeError and subclasses of it, without a common base of its own.
             raise ModelFailed(repr(error)) from error
-        for number, layer in enumerate(served.layers):
-            self._tell(str(number), layer)
-        return {PROBABILITIES: served.probabilities}
 
     def _stay_on_this_thread(self) -> None:
         """One thread per batch, as with ONNX Runtime: the thread's CPU clock is then the work. torch counts per thread

@@ -59,6 +59,9 @@ class OnnxBackend:
     def check(self, parameters: Parameters) -> None:
         """It has none."""
 
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        self.run(inputs, {})
+
     def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         try:
             values = self._session.run(self._output_names, dict(inputs))

@@ -51,6 +51,10 @@ class Backend(Protocol):
         """Whether values, each in its range, go together. Raises BadParameter."""
         ...
 
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        """Run once, for what the first run costs. It is no load to learn from. Raises ModelFailed."""
+        ...
+
     def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         """All outputs for a batch; every tensor has the batch as its first axis. Raises ModelFailed."""
         ...

@@ -40,6 +40,9 @@ class StageBackend:
     def check(self, parameters: Parameters) -> None:
         """It has none: knobs are in the request itself."""
 
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        """Its models are warmed up on their own."""
+
     def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         pipeline = self._pipeline
         try:
