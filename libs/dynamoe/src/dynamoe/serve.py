@@ -95,8 +95,8 @@ class ClassifierServer:
         learn: bool = True,
     ) -> Served:
         """uint8 [B, height, width, 3]. `k` experts per image of the first `active` ones, each of which takes on average
-        `capacity` times its fair share of the batch; without a capacity nothing is dropped. Plans do not follow a batch that is not to be learned from (`learn`).
-        Raises ShapeError."""
+        `capacity` times its fair share of the batch; without a capacity nothing is dropped. Plans do not follow a batch
+        that is not to be learned from. Raises ShapeError."""
         logits, seen = self._model.evaluate(torch.tensor(images), k=k, active=active, capacity=capacity)
         events: list[Event | None] = [None] * len(seen)
         if learn:
