@@ -53,7 +53,7 @@ test-cluster: setup models ## The whole chart on a real Kubernetes of two nodes;
 	  $(UV) run --no-sync pytest -q -x -s tests/cluster
 
 test: setup models check check-chart ## Everything, against a real broker
-	@$(UV) run --no-sync pytest -n auto --dist loadfile tests/integration tests/chaos tests/docs
+	@$(UV) run --no-sync pytest -n auto --dist loadfile --no-loadscope-reorder tests/chaos tests/integration tests/docs
 
 proto: setup ## Generate the Python code of proto/ again
 	@$(UV) run --no-sync python -m grpc_tools.protoc -I proto \

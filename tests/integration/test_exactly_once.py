@@ -8,6 +8,7 @@ same rows.
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -25,12 +26,14 @@ from skyscraper.models.repository import install_models
 
 pytestmark = [pytest.mark.broker, pytest.mark.models]
 
-KILLS = 32
+# 32 in full, about five minutes.
+KILLS = int(os.environ.get("SKYSCRAPER_KILLS", "12"))
 STREAMS = 3
-SEGMENTS_PER_STREAM = 65
+# Two seconds each, at real pace: cameras outlast the kills.
+SEGMENTS_PER_STREAM = 5 + 2 * KILLS
 SEED = 20231
 MODEL = "nanodet-g"
-# Cheap, so that two cores keep up beside thirty restarts; what is computed does not matter here, only that it is equal.
+# Cheap, so that two cores keep up beside restarts; what is computed does not matter here, only that it is equal.
 CONFIGURATION = {"model": MODEL, "frame_rate": "2", "input_size": "224"}
 START_TIME = datetime(2026, 1, 1, 8, 0, tzinfo=UTC)
 # A broker that is just starting must not be the one to close a transaction (docs/decisions/0008): what a kill leaves
@@ -122,7 +125,7 @@ def kill_at_random(stack: Stack, watch: Watch, rng: random.Random) -> Counter[st
 
 
 @pytest.mark.timeout(900)
-def test_thirty_kills_change_no_row(tmp_path: Path) -> None:
+def test_kills_change_no_row(tmp_path: Path) -> None:
     with open_stack(tmp_path / "undisturbed") as stack:
         stack.start()
         stack.wait_ready()
@@ -147,7 +150,7 @@ def test_thirty_kills_change_no_row(tmp_path: Path) -> None:
         dead = sum(view.dead_lettered for view in watch.totals.streams.values())
         watch.close()
     print(json.dumps({"kills": kills, "published": published, "rows": len(disturbed), "lost": lost, "dead": dead}))
-    assert kills.total() >= 30
+    assert kills.total() == KILLS
     assert (lost, dead) == (0, 0)
     assert len(undisturbed) > STREAMS * SEGMENTS_PER_STREAM / 2
     assert disturbed == undisturbed

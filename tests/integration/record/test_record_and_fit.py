@@ -16,8 +16,8 @@ from skyscraper.simulate.trace import load_trace
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
 
-SOURCE = "street:people?light=curve&time_scale=720&seconds=120&density=8&seed=3"
-RECORD = ["trace", "record", SOURCE, "--configurations", "3", "--search-segments", "2"]
+SOURCE = "street:people?light=curve&time_scale=1440&seconds=60&density=8&seed=3"
+RECORD = ["trace", "record", SOURCE, "--segment-seconds", "1", "--configurations", "3", "--search-segments", "2"]
 
 
 def skyscraper(*arguments: str) -> list[str]:
