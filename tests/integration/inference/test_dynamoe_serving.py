@@ -28,6 +28,8 @@ SHAPE = ClassifierShape(
 IMAGES = np.random.default_rng(3).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8)
 # Batches may be summed up in another order; a plan of another precision differs in the third digit.
 ROUNDING = 1e-5
+# Of which the second slowest is the 99th percentile.
+_STEADY_REQUESTS = 200
 
 
 def lay_out(folder: Path, name: str, follow: str) -> None:
@@ -138,6 +140,7 @@ class Load:
 
     def _ask(self, target: str) -> None:
         client = InferenceServerClient(target)
+        ask(client, "moving", IMAGES[:1])
         while not self._stop.is_set():
             rows, started = self.rows, time.monotonic()
             answer = ask(client, "moving", IMAGES[:rows])
@@ -154,29 +157,24 @@ def recompilations(server: Any, reason: str) -> int:
 
 def test_plans_follow_the_live_load_without_a_failed_or_a_slow_request(server: Any, models: Path) -> None:
     load = Load(server.target, clients=2)
-    swaps: list[float] = []
-    steady: list[float] = []
+    ratios: list[float] = []
     try:
         for turn, rows in enumerate((1, 16, 1), start=1):
             load.rows = rows
             load.take()
             wait_for(lambda turn=turn: recompilations(server, "precision") >= turn * SHAPE.layers)  # type: ignore[misc]
-            swaps += [seconds / rows_cost(rows) for seconds in load.take()]
-            time.sleep(0.7)
-            steady += [seconds / rows_cost(rows) for seconds in load.take()]
+            around = load.take()
+            wait_for(lambda: len(load.seconds) >= _STEADY_REQUESTS)
+            ratios.append(float(np.percentile(around, 99) / np.percentile(load.take(), 99)))
     finally:
         load.stop()
     assert recompilations(server, "failed") == 0
     # int8 and bfloat16 are within a hundredth of single precision.
     assert np.abs(np.array(load.answers) - by_library(models)[0, 0]).max() < 0.02
-    ratio = float(np.percentile(swaps, 99) / np.percentile(steady, 99))
-    print(f"{len(swaps)} requests around swaps, {len(steady)} others: p99 ratio {ratio:.2f}")
-    assert ratio < 4, "requests wait for plans"
-
-
-def rows_cost(rows: int) -> float:
-    """So that requests of different sizes can be put together: a request's part that does not depend on rows is 4."""
-    return 4.0 + rows
+    print(f"p99 of requests around a swap, over that of the same requests after it: {ratios}")
+    # A machine that is busy with other things may stretch one of the three; a request that waited for a plan to be
+    # built would stretch all.
+    assert sorted(ratios)[1] < 4, "requests wait for plans"
 
 
 def wait_for(check: Callable[[], bool], seconds: float = 60) -> None:
