@@ -43,8 +43,8 @@ _TRAIN_DAYS, _HELD_OUT_DAYS = (101, 102, 103, 104), (201, 202)
 _EPOCHS = 6
 _BATCH = 256
 _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-2
-# The balance term is no mean over the batch, as the loss is, and reaches the convolutions through the gate: ten times as
-# much cost a hundredth of the accuracy (one seed); with this, every expert still has rows.
+# The balance term is no mean over the batch, as the loss is, and reaches the convolutions through the gate: ten times
+# as much cost a hundredth of the accuracy (one seed); with this, every expert still has rows.
 _BALANCE = 2e-4
 # Every second step trains the whole network, the others a part of it.
 _WHOLE_SHARE = 0.5
