@@ -16,10 +16,10 @@ import sys
 from typing import Any
 
 import torch
-from mixture import adaptive, grid, memory
+from mixture import adaptive, grid, memory, spread
 from mixture.timing import TUNED_ALLOCATOR
 
-PARTS = ("one_hot", "grid", "grid_untuned", "recompile", "drops", "swaps", "serving", "memory")
+PARTS = ("one_hot", "grid", "grid_untuned", "recompile", "drops", "swaps", "serving", "memory", "spread")
 _MEBIBYTE = 1024**2
 
 
@@ -43,6 +43,8 @@ def measure(part: str, *, quick: bool) -> Any:
             return adaptive.measure_serving(rounds=5 if quick else 25)
         case "memory":
             return memory.measure_memory(limit_bytes=(512 if quick else 2048) * _MEBIBYTE, most=64 if quick else 512)
+        case "spread":
+            return spread.measure_spread(tokens=512 if quick else 4096, rounds=4 if quick else 20)
     raise ValueError(f"there is no part {part}: {', '.join(PARTS)}")
 
 
@@ -65,6 +67,8 @@ def summary(results: dict[str, Any]) -> dict[str, float]:
     if "recompile" in results:
         figures["speedup_recompile"] = results["recompile"]["speedup"]
         figures["peak_ratio_recompile"] = results["recompile"]["peak_ratio"]
+    if "spread" in results:
+        figures["speedup_replication"] = results["spread"]["speedup"]
     if "drops" in results:
         figures["drops_ratio"] = results["drops"]["ratio_min"]
     if "serving" in results:

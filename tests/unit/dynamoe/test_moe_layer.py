@@ -115,3 +115,12 @@ def test_from_the_cache_the_gate_runs_only_on_its_turns() -> None:
     assert len(runs) == 1 + 2
     with pytest.raises(SettingError, match="sample_ids"):
         layer(x)
+
+
+def test_an_empty_batch_goes_through_forward_and_back() -> None:
+    layer, x = MoE(_experts(), 2, balance=0.1, capacity=1.0), torch.rand(0, 16, requires_grad=True)
+    out = layer(x)
+    out.sum().backward()
+    assert out.shape == (0, 16)
+    assert x.grad is not None
+    assert float(layer.experts.up.grad.abs().sum()) == 0  # type: ignore[union-attr, operator]

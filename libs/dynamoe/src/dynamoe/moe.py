@@ -166,7 +166,7 @@ class MoE(nn.Module):
             out = self._run(rows, cached[1].to(rows.device), cached[0], None, None, unchanged=None)
         else:
             out = self._routed(rows, k, n, sample_ids, None if cached is None else cached[0])
-        return out.view(*x.shape[:-1], -1) if isinstance(self.experts, FfnExperts) and len(out) == len(rows) else out
+        return out.view(*x.shape[:-1], out.shape[-1]) if isinstance(self.experts, FfnExperts) else out
 
     @torch.no_grad()
     def evaluate(

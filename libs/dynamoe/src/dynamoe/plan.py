@@ -57,7 +57,7 @@ class Plan:
     cached: bool = False
     """Experts run on the assignments of the previous epoch, off the gate's critical path."""
     replicas: tuple[int, ...] | None = None
-    """With several processes: in how many of them each expert's weights lie; None for one."""
+    """With several processes (`dynamoe.parallel`): in how many of them each expert is computed: 1 or all."""
     reserved_rows: int = 0
     """Batch rows for which workspaces are allocated when the plan is built; 0 allocates them in the first step."""
 

@@ -59,7 +59,7 @@ class _GateGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         rows, n = gradient.shape
-        term = (ctx.balance * n / rows) * ctx.counts.to(gradient.dtype)
+        term = (ctx.balance * n / max(1, rows)) * ctx.counts.to(gradient.dtype)
         gradient = gradient + term
         return gradient - gradient.mean(dim=-1, keepdim=True), None, None
 
