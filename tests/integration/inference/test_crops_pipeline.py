@@ -31,7 +31,7 @@ def models(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     classifier = ImageClassifier(train.SHAPE)
     with torch.no_grad():
-        classifier.head[1].bias[CLASSES.index("person/day")] = 4.0
+        classifier.get_parameter("head.1.bias")[CLASSES.index("person/day")] = 4.0
     train.lay_out(classifier, tmp_path)
     (tmp_path / "nanodet-g").symlink_to(install_models(["nanodet-g"]) / "nanodet-g")
     return tmp_path

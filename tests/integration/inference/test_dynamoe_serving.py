@@ -106,8 +106,8 @@ def test_parameters_restrict_the_experts_as_in_the_library_and_bad_ones_are_refu
             ask(client, "still", IMAGES, parameters=parameters)
         assert told.value.status() == "StatusCode.INVALID_ARGUMENT"
     ours = OipModelClient(open_channel(server.target), max_rows=8, call_seconds=20, retry_seconds=20)
-    answer = ours.infer("still", {"images": IMAGES}, {"top_k": 1})["probabilities"]
-    np.testing.assert_allclose(answer, wanted[1], atol=ROUNDING)
+    through_ours = ours.infer("still", {"images": IMAGES}, {"top_k": 1})["probabilities"]
+    np.testing.assert_allclose(np.asarray(through_ours, dtype=np.float32), wanted[1], atol=ROUNDING)
     with pytest.raises(BadSegment, match="top_k"):
         ours.infer("still", {"images": IMAGES}, {"top_k": 99})
     page = server.page("metrics")
