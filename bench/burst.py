@@ -201,15 +201,25 @@ def placement(folder: Path, bootstrap: str, count: int) -> dict[str, Any]:
     return {"placement": found, "placement_error": max(abs(one["error"]) for one in found.values())}
 
 
-def cheapest(study: Study, target: float, buffer_seconds: float, cores: Sequence[float], most_usd: float) -> float:
-    """Dollars a day for a mean quality, over pools of so many cores; infinite where none reaches it."""
+def smallest_pool(study: Study, target: float, buffer_seconds: float, low: float, high: float) -> float:
+    """Cores with which the mean quality is reached without burst machines, to 2 %; infinite where `high` is too few."""
+    if reached(study, high, buffer_seconds, 0.0) < target:
+        return float("inf")
+    while high / low > 1.02:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if reached(study, middle, buffer_seconds, 0.0) >= target else (middle, high)
+    return high
+
+
+def cheapest(study: Study, target: float, buffer_seconds: float, pools: Sequence[float], most_usd: float) -> float:
+    """Dollars a day for a mean quality, over pools of so many cores with burst machines beside them."""
     best = float("inf")
-    for each in cores:
+    for each in pools:
         pool = each * 86_400 * POOL_USD_PER_CORE_SECOND
         low, high = 0.0, min(most_usd, best - pool)
         if high < 0 or reached(study, each, buffer_seconds, high) < target:
             continue
-        for _ in range(6 if high > 0 else 0):
+        for _ in range(6):
             middle = (low + high) / 2
             low, high = (low, middle) if reached(study, each, buffer_seconds, middle) >= target else (middle, high)
         best = min(best, pool + high)
@@ -226,17 +236,24 @@ def dollars(quick: bool) -> dict[str, Any]:
         trace = generate(kind, days=4.0, seed=0, segment_seconds=8.0)
         study = Study([trace], train_fraction=0.5)
         dearest = float(trace.work_core_seconds[:, -1].mean()) / trace.segment_seconds
-        floor = float(trace.work_core_seconds[:, 0].mean()) / trace.segment_seconds * (1 + study.work_uncertainty)
-        pools = np.geomspace(1.05 * floor, 1.05 * dearest, 5 if quick else 10).tolist()
+        floor = (
+            1.05 * float(trace.work_core_seconds[:, 0].mean()) / trace.segment_seconds * (1 + study.work_uncertainty)
+        )
         top = reached(study, 2 * dearest, 3_600.0, 0.0)
         most = dearest * 86_400 * BURST_USD_PER_CORE_SECOND
         found[kind] = {}
         for share in (0.9,) if quick else (0.8, 0.9, 0.95, 0.98):
-            usd = {
-                "buffer": cheapest(study, share * top, 21_600.0, pools, 0.0),
-                "burst": cheapest(study, share * top, 2 * trace.segment_seconds, pools, most),
-                "both": cheapest(study, share * top, 21_600.0, pools, most),
-            }
+            usd: dict[str, float] = {}
+            for name, buffer_seconds in (
+                ("buffer", 21_600.0),
+                ("both", 21_600.0),
+                ("burst", 2 * trace.segment_seconds),
+            ):
+                alone = smallest_pool(study, share * top, buffer_seconds, floor, 4 * dearest)
+                usd[name] = alone * 86_400 * POOL_USD_PER_CORE_SECOND
+                if name != "buffer":
+                    pools = np.geomspace(floor, min(alone, 4 * dearest), 5 if quick else 8)[:-1].tolist()
+                    usd[name] = min(usd[name], cheapest(study, share * top, buffer_seconds, pools, most))
             found[kind][str(share)] = {name: round(value, 3) for name, value in usd.items()}
             print(f"{kind} {share}: {usd}", file=sys.stderr)
     return {"usd_by_quality": found}

@@ -53,7 +53,7 @@ class DirectModels:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def infer(self, model: str, inputs: Any) -> dict[str, NDArray[Any]]:
+    def infer(self, model: str, inputs: Any, parameters: Any = None) -> dict[str, NDArray[Any]]:
         images = inputs["images"]
         parts = [
             self._session.run(self._names, {"images": images[start : start + BATCH_ROWS]})

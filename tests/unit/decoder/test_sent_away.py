@@ -122,7 +122,9 @@ class Machines:
 
 
 class Models:
-    def infer(self, model: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    def infer(
+        self, model: str, inputs: Mapping[str, np.ndarray], parameters: Mapping[str, int | float] | None = None
+    ) -> Mapping[str, np.ndarray]:
         raise AssertionError("no model is needed")
 
     def take_work_core_seconds(self) -> float:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dynamoe import FfnExperts, Loss, MoE, Plan, SettingError, ShapeError
 from dynamoe.cache import AssignmentCache, same_sets
+from dynamoe.kernels import fastest_product
 from torch import nn
 
 
@@ -124,3 +125,13 @@ def test_an_empty_batch_goes_through_forward_and_back() -> None:
     assert out.shape == (0, 16)
     assert x.grad is not None
     assert float(layer.experts.up.grad.abs().sum()) == 0  # type: ignore[union-attr, operator]
+
+
+def test_a_seed_makes_the_same_layer_whether_it_is_the_first_or_not() -> None:
+    fastest_product.cache_clear()
+    gates = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        gates.append(MoE(FfnExperts(4, 16, 32), 2))
+        gates[-1].gate.reset_parameters()  # type: ignore[operator]
+    assert torch.equal(gates[0].gate.weight, gates[1].gate.weight)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ _needs = st.lists(st.floats(0, 8), min_size=2, max_size=16)
 
 def _score(needed: list[float], *, rows: int = 100, unchanged: float = 0.0, since: int = 10_000) -> Score:
     counts = tuple(round(one * rows / len(needed)) for one in needed)
-    return Score(0, rows, 1, counts, tuple(needed), tuple(needed), unchanged, 0, since)
+    return Score(0, rows, 1, counts, tuple(needed), tuple(needed), unchanged, 0, since, float(rows))
 
 
 @pytest.mark.parametrize(

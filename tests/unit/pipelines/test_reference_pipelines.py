@@ -35,7 +35,12 @@ class BrightThings:
     def __init__(self) -> None:
         self.pictures: list[tuple[int, ...]] = []
 
-    def infer(self, model: str, inputs: Mapping[str, NDArray[np.generic]]) -> Mapping[str, NDArray[np.generic]]:
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[np.generic]],
+        parameters: Mapping[str, int | float] | None = None,
+    ) -> Mapping[str, NDArray[np.generic]]:
         images = inputs["images"]
         assert len(images), "a detector was asked about nothing"
         self.pictures += [image.shape for image in images]

@@ -56,6 +56,18 @@ def capacities(alpha: Sequence[float] | float | None, *, n: int, k: int, batch: 
     return tuple(math.ceil(factor * k / n * batch - CAPACITY_ROUNDING) for factor in factors)
 
 
+def shared_out(alphas: Sequence[float], capacity: float, *, active: int) -> tuple[float, ...]:
+    """One factor for each of n experts, in the proportions of `alphas`, of which the first `active` take part.
+
+    `capacity` is what each of them takes on average, as a factor of its fair share of the rows.
+    """
+    shares = [float(one) for one in alphas[:active]]
+    total = sum(shares)
+    if total <= 0:
+        shares, total = [1.0] * active, float(active)
+    return (*(share / total * capacity * len(alphas) for share in shares), *[0.0] * (len(alphas) - active))
+
+
 def needed_alpha(counts: Tensor, *, k: int, batch: int) -> Tensor:
     """[n] float64: the smallest local capacity factors with which nothing is dropped; their maximum is the global."""
     n = counts.shape[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dynamoe.cache import AssignmentCache, same_sets
 from dynamoe.combine import combine, combine_specialised
-from dynamoe.dispatch import CAPACITY_ROUNDING, Dispatch, capacities, group
+from dynamoe.dispatch import CAPACITY_ROUNDING, Dispatch, capacities, group, shared_out
 from dynamoe.errors import SettingError, ShapeError
 from dynamoe.experts import FfnExperts, ModuleExperts
 from dynamoe.grouped import grouped_ffn
@@ -94,6 +94,7 @@ class MoE(nn.Module):
         self._arena = arena
         self._seen: Observation | None = None
         self._cached_steps = 0
+        self._built = BuiltPlan(Plan())
         self._built = self.build(plan or self._first_plan(capacity))
         self._recompiler: Recompiler | None = None
         if policy is not None:
@@ -136,13 +137,19 @@ class MoE(nn.Module):
             self._reserve(plan, self.experts)
         if plan.precision is Precision.PARAMETERS:
             return BuiltPlan(plan)
-        return BuiltPlan(plan, prepare(self.experts.up, self.experts.down, plan.precision))
+        before = self._built.prepared
+        weights = self.experts.up, self.experts.down
+        if before is not None and before.precision is plan.precision and before.versions == versions(*weights):
+            return BuiltPlan(plan, prepared=before)
+        return BuiltPlan(plan, prepared=prepare(*weights, plan.precision))
 
-    def step(self) -> Event | None:
-        """Tell the policy of the last forward pass; returns the event where a new plan was put in place."""
-        if self._recompiler is None or self._seen is None:
+    def step(self, seen: Observation | None = None) -> Event | None:
+        """Tell the policy what a forward pass showed, without `seen` the last one; returns the event where a new plan
+        was put in place. One thread at a time."""
+        seen = self._seen if seen is None else seen
+        if self._recompiler is None or seen is None:
             return None
-        return self._recompiler.step(self.plan, self._seen)
+        return self._recompiler.step(self.plan, seen)
 
     def wait_for_plan(self, *, timeout_seconds: float) -> Event | None:
         """Put a plan that is being built in place now."""
@@ -152,10 +159,7 @@ class MoE(nn.Module):
         self, x: Tensor, *, sample_ids: Tensor | None = None, k: int | None = None, active: int | None = None
     ) -> Tensor:
         """The combined output. `k` and `active` (the first so many experts) restrict this one call."""
-        k = self.k if k is None else k
-        n = len(self.experts) if active is None else active
-        if not 1 <= n <= len(self.experts) or not 1 <= k <= n:
-            raise ShapeError(f"k={k} of active={n} experts: the layer has {len(self.experts)}")
+        k, n = self._restricted(k, active)
         rows = x.reshape(-1, x.shape[-1]) if isinstance(self.experts, FfnExperts) else x
         cached = self._cached(sample_ids) if k == self.k and active is None else None
         if cached is not None and self.training and not self._gate_turn():
@@ -163,6 +167,26 @@ class MoE(nn.Module):
         else:
             out = self._routed(rows, k, n, sample_ids, None if cached is None else cached[0])
         return out.view(*x.shape[:-1], out.shape[-1]) if isinstance(self.experts, FfnExperts) else out
+
+    @torch.no_grad()
+    def evaluate(
+        self, x: Tensor, *, k: int | None = None, active: int | None = None, capacity: float | None = None
+    ) -> tuple[Tensor, Observation]:
+        """The output for served rows [B, d], and what to hand to `step`. On a CPU, in evaluation.
+
+        Reads the plan once and leaves nothing in the layer: any number of threads may be in here while another puts a
+        new plan in place. `capacity` is the mean capacity factor of this call, shared out among its experts as the
+        plan's alpha is; without it nothing is dropped, whatever the plan.
+        """
+        k, n = self._restricted(k, active)
+        built = self._built
+        shares = built.plan.alphas(len(self.experts)) or (1.0,) * len(self.experts)
+        alpha = None if capacity is None else shared_out(shares, capacity, active=n)
+        routing = route(self.gate(x)[:, :n], k)
+        weights = mixing_weights(routing.probabilities, routing.experts, self.mixing)
+        dispatch = self._dispatch(routing.experts, built.plan.with_(alpha=alpha, rows=Rows.EXACT))
+        out = self._through_experts(x, weights, dispatch, built)
+        return out, Observation(len(x), k, dispatch.counts, dispatch.dropped)
 
     def mix(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """[T, d]: the weighted sum of the experts' outputs for another router's choice.
@@ -183,6 +207,14 @@ class MoE(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self._built = self.build(Plan.from_dict(state["plan"]))
+
+    def _restricted(self, k: int | None, active: int | None) -> tuple[int, int]:
+        """(k, number of experts) of one call."""
+        k = self.k if k is None else k
+        n = len(self.experts) if active is None else active
+        if not 1 <= n <= len(self.experts) or not 1 <= k <= n:
+            raise ShapeError(f"k={k} of active={n} experts: the layer has {len(self.experts)}")
+        return k, n
 
     def _routed(self, rows: Tensor, k: int, n: int, ids: Tensor | None, cached: Tensor | None) -> Tensor:
         logits = self.gate(rows)
@@ -224,6 +256,10 @@ class MoE(nn.Module):
             return self._run_grouped(rows, weights, used, built, self.experts)
         dispatch = self._dispatch(used, built.plan)
         self._seen = Observation(len(rows), used.shape[1], dispatch.counts, dispatch.dropped, unchanged)
+        return self._through_experts(rows, weights, dispatch, built)
+
+    def _through_experts(self, rows: Tensor, weights: Tensor, dispatch: Dispatch, built: BuiltPlan) -> Tensor:
+        """[B, ...] from rows [B, ...] and mixing weights [B, k]; [B * k, ...] where the loss is specialised."""
         specialised = self.loss is Loss.SPECIALISED and self.training
         if isinstance(self.experts, ModuleExperts):
             grouped = self.experts(rows.index_select(0, dispatch.rows), dispatch.places)

@@ -64,7 +64,7 @@ def misplaced(alphas: Sequence[float], wanted: Sequence[float]) -> float:
     return 0.0 if total <= 0 else sum(abs(a - b) for a, b in zip(alphas, wanted, strict=True)) / (2 * total)
 
 
-def collapsed(counts: Sequence[int]) -> bool:
+def collapsed(counts: Sequence[float]) -> bool:
     """Whether one expert gets more than half of all rows (of four experts or more)."""
     return len(counts) >= 4 and max(counts) > COLLAPSED_SHARE * sum(counts)
 
@@ -104,8 +104,9 @@ def capacity(*, cap: float = DEFAULT_CAP) -> Policy:
     return decide
 
 
-def local_capacity(*, total: float | None = None, steps: int = LOCAL_STEPS) -> Policy:
-    """One factor per expert, moved to where the rows are, by the newest step's counts.
+def local_capacity(*, total: float | None = None, steps: int = LOCAL_STEPS, smooth: bool = False) -> Policy:
+    """One factor per expert, moved to where the rows are, by the newest step's counts; `smooth` by their running mean,
+    where a step has too few rows to tell (serving).
 
     With `total` (the paper's setting: the number of experts for a mean of 1) the sum is constant, so memory is. Without
     it every expert gets 1.25 of what it needs, and nothing that stays within that is dropped.
@@ -117,10 +118,11 @@ def local_capacity(*, total: float | None = None, steps: int = LOCAL_STEPS) -> P
         now = plan.alphas(n)
         if now is None or score.steps_since_change < steps:
             return None
-        if collapsed(score.counts):
+        needed = score.needed if smooth else score.needed_now
+        if collapsed(needed):
             return None
-        want = shared_capacity(score.needed_now, total=total) if total is not None else _with_headroom(score.needed_now)
-        short = any(need > GROW_ABOVE * have for need, have in zip(score.needed_now, now, strict=True))
+        want = shared_capacity(needed, total=total) if total is not None else _with_headroom(needed)
+        short = any(need > GROW_ABOVE * have for need, have in zip(needed, now, strict=True))
         share = misplaced(now, want)
         if share <= MISPLACED_SHARE and not (short and total is None):
             return None
@@ -145,15 +147,28 @@ def assignment_cache(*, gate_share: float, worth_share: float = 0.1) -> Policy:
 
 
 def precision_by_rows(
-    *, small: Precision = Precision.INT8, large: Precision = Precision.BFLOAT16, rows: int, slack: float = 0.25
+    *,
+    small: Precision = Precision.INT8,
+    large: Precision = Precision.BFLOAT16,
+    rows: int,
+    slack: float = 0.25,
+    steps: int = 0,
+    smooth: bool = False,
 ) -> Policy:
-    """`small` for batches of at most `rows` rows, `large` above; with slack, so that a border does not flap."""
+    """`small` for batches of at most `rows` rows, `large` above; with slack, so that a border does not flap.
+
+    Decides on the newest step's rows, `smooth` on their running mean, where sizes are mixed (serving); at most once in
+    so many `steps`.
+    """
 
     def decide(plan: Plan, score: Score) -> Change | None:
-        if plan.precision is not small and score.rows <= rows * (1 - slack):
-            return Change(plan.with_(precision=small), f"precision {small}: batches of {score.rows} rows")
-        if plan.precision is not large and score.rows > rows * (1 + slack):
-            return Change(plan.with_(precision=large), f"precision {large}: batches of {score.rows} rows")
+        if score.steps_since_change < steps:
+            return None
+        now = score.mean_rows if smooth else score.rows
+        if plan.precision is not small and now <= rows * (1 - slack):
+            return Change(plan.with_(precision=small), f"precision {small}: batches of {now:.0f} rows")
+        if plan.precision is not large and now > rows * (1 + slack):
+            return Change(plan.with_(precision=large), f"precision {large}: batches of {now:.0f} rows")
         return None
 
     return decide

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -66,6 +66,8 @@ class Score:
     """Running mean, from 0 on the first step, of the share of rows whose experts did not change."""
     dropped: int
     steps_since_change: int
+    mean_rows: float
+    """Running mean of the steps' rows."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def next_score(previous: Score | None, seen: Observation) -> Score:
     unchanged = 0.0 if seen.unchanged is None else seen.unchanged
     if previous is None:
         # The mean of the needed alphas starts at the first step's; that of the cache starts at zero, as in the paper.
-        return Score(0, seen.rows, seen.k, counts, now, now, _NEWEST * unchanged, dropped, 0)
+        return Score(0, seen.rows, seen.k, counts, now, now, _NEWEST * unchanged, dropped, 0, float(seen.rows))
     mean = tuple((1 - _NEWEST) * old + _NEWEST * new for old, new in zip(previous.needed, now, strict=True))
     return Score(
         step=previous.step + 1,
@@ -141,6 +143,7 @@ def next_score(previous: Score | None, seen: Observation) -> Score:
         unchanged=(1 - _NEWEST) * previous.unchanged + _NEWEST * unchanged,
         dropped=dropped,
         steps_since_change=previous.steps_since_change + 1,
+        mean_rows=(1 - _NEWEST) * previous.mean_rows + _NEWEST * seen.rows,
     )
 
 
@@ -203,7 +206,7 @@ class Recompiler:
         )
         # A plan that cannot be built counts as a change too: its policy then waits before it asks again.
         if self.score is not None:
-            self.score = _just_changed(self.score)
+            self.score = replace(self.score, steps_since_change=0)
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
@@ -227,9 +230,3 @@ class _Building:
             self.error = f"{type(error).__name__}: {error}"
         self.seconds = clock() - started
         self.done.set()
-
-
-def _just_changed(score: Score) -> Score:
-    return Score(
-        score.step, score.rows, score.k, score.counts, score.needed, score.needed_now, score.unchanged, score.dropped, 0
-    )

@@ -16,12 +16,15 @@ from skyscraper.errors import Overloaded, SkyscraperError
 from skyscraper_inference import metrics
 from skyscraper_inference.backends import ModelFailed, Tensor
 from skyscraper_inference.batching import ArrivalRate, CostFit, Go, Waiting, expired, next_batch
+from skyscraper_inference.parameters import Parameters
 from skyscraper_inference.repository import Model
 
 log = structlog.get_logger()
 
 # Told to refused clients: about one batch on a busy CPU.
 _RETRY_SECONDS = 0.25
+# Each decision looks at all groups; a model is asked with a handful of shapes and parameters at a time.
+_MAX_GROUPS = 256
 
 
 class DeadlineGone(SkyscraperError):
@@ -48,6 +51,7 @@ class Answer:
 class _Request:
     model: Model
     inputs: Mapping[str, Tensor]
+    parameters: Parameters
     waiting: Waiting
     answer: Future[Answer]
 
@@ -74,8 +78,11 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, model: Model, inputs: Mapping[str, Tensor], *, deadline_seconds: float) -> Future[Answer]:
-        """Queue a request; all inputs have the batch as first axis. `deadline_seconds` on the monotonic clock.
+    def submit(
+        self, model: Model, inputs: Mapping[str, Tensor], parameters: Parameters, *, deadline_seconds: float
+    ) -> Future[Answer]:
+        """Queue a request; all inputs have the batch as first axis. `deadline_seconds` on the monotonic clock. Requests
+        whose parameters differ do not share a batch.
 
         Raises Overloaded where the queue is full, Draining after `close`. The future may raise DeadlineGone or
         ModelFailed.
@@ -88,7 +95,7 @@ class Engine:
             if model.max_batch == 1
             else tuple((name, tensor.shape[1:], tensor.dtype.str) for name, tensor in sorted(inputs.items()))
         )
-        group = (model.name, shapes)
+        group = (model.name, shapes, tuple(sorted(parameters.items())))
         now = time.monotonic()
         with self._changed:
             if self._closed:
@@ -101,8 +108,10 @@ class Engine:
                 )
             waiting = Waiting(self._next_number, len(first), size_bytes, now, deadline_seconds)
             self._next_number += 1
-            request = _Request(model, inputs, waiting, Future())
+            request = _Request(model, inputs, parameters, waiting, Future())
             self._requests[waiting.number] = request
+            if group not in self._queues:
+                self._forget_idle_groups()
             self._queues.setdefault(group, deque()).append(waiting)
             self._max_rows[group] = model.max_batch
             self._fits.setdefault(group, CostFit())
@@ -170,6 +179,15 @@ class Engine:
         rows = sum(request.waiting.rows for request in requests)
         return now + cost.fixed_seconds + cost.row_seconds * rows <= self._end_seconds
 
+    def _forget_idle_groups(self) -> None:
+        """What was learned of groups that nobody waits in, once there are too many: clients choose shapes and
+        parameters."""
+        if len(self._queues) < _MAX_GROUPS:
+            return
+        for group in [group for group, queue in self._queues.items() if not queue]:
+            for known in (self._queues, self._max_rows, self._fits, self._rates):
+                del known[group]
+
     def _drop_expired(self, now: float) -> None:
         for queue in self._queues.values():
             late = set(expired(queue, now))
@@ -190,7 +208,7 @@ class Engine:
         started_wall, started_cpu = time.monotonic(), time.thread_time()
         try:
             inputs = _joined(requests)
-            outputs = model.backend.run(inputs)
+            outputs = model.backend.run(inputs, requests[0].parameters)
         except ModelFailed as error:
             self._fail(requests, error)
             return
@@ -201,7 +219,8 @@ class Engine:
             return
         work, wall = time.thread_time() - started_cpu, time.monotonic() - started_wall
         with self._changed:
-            self._fits[group].add(rows, wall)
+            if group in self._fits:
+                self._fits[group].add(rows, wall)
         metrics.WORK.labels(model.name).inc(work)
         metrics.BATCH_ROWS.labels(model.name).observe(rows)
         metrics.BATCH_SECONDS.labels(model.name).observe(wall)
@@ -222,7 +241,7 @@ class Engine:
         for request in requests:
             try:
                 started = time.thread_time()
-                outputs = request.model.backend.run(request.inputs)
+                outputs = request.model.backend.run(request.inputs, request.parameters)
             except ModelFailed as own:
                 request.answer.set_exception(own)
             else:

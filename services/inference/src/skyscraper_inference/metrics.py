@@ -20,3 +20,19 @@ NOTICES = Counter("skyscraper_inference_notices", "Times this process was told t
 NOTICE_FAILURES = Counter(
     "skyscraper_inference_notice_failures", "Times the cloud's metadata server could not be asked."
 )
+EXPERT_ROWS = Counter(
+    "skyscraper_inference_expert_rows", "Rows that experts were asked to take.", ["model", "layer", "expert"]
+)
+DROPPED_ROWS = Counter(
+    "skyscraper_inference_dropped_rows",
+    "Rows that an expert did not take, by reason: capacity is the request's own.",
+    ["model", "reason"],
+)
+RECOMPILATIONS = Counter(
+    "skyscraper_inference_recompilations",
+    "Plans of mixture-of-experts layers put in place, by what changed, or failed to be built.",
+    ["model", "reason"],
+)
+RECOMPILATION_SECONDS = Histogram(
+    "skyscraper_inference_recompilation_seconds", "Time to build a plan, beside the load.", ["model"], buckets=_SECONDS
+)

@@ -1,4 +1,7 @@
-"""The model repository: `<name>/<version>/model.onnx` and `<name>/config.pbtxt`, as Triton lays it out."""
+"""The model repository: `<name>/<version>/model.*` and `<name>/config.pbtxt`, as Triton lays it out.
+
+`backend: "onnxruntime"` (or none) is a model.onnx, `backend: "dynamoe"` a model.json with its model.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from skyscraper_inference.backends import Backend
 from skyscraper_inference.backends.onnx import OnnxBackend
 
 log = structlog.get_logger()
+
+ONNX, DYNAMOE = "onnxruntime", "dynamoe"
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,27 @@ def _load(folder: Path, name: str, present: Iterable[str], providers: Sequence[s
     versions = sorted(int(entry.name) for entry in (folder / name).iterdir() if entry.name.isdigit())
     if not versions:
         raise ConfigError(f"{folder / name} has no version folder (a number)")
-    path = folder / name / str(versions[-1]) / (config.default_model_filename or "model.onnx")
-    if not path.is_file():
-        raise ConfigError(f"{path} is not there")
-    backend = OnnxBackend(path, providers)
+    backend = _backend(folder / name / str(versions[-1]), config, providers)
     served = {spec.name for spec in backend.inputs}
     declared = {tensor.name for tensor in config.input}
     if declared and declared != served:
         raise ConfigError(f"config.pbtxt names the inputs {sorted(declared)}, the model has {sorted(served)}")
     return Model(name, str(versions[-1]), config, backend, max(1, min(max_batch, config.max_batch_size or 1)))
+
+
+def _backend(version: Path, config: model_config_pb2.ModelConfig, providers: Sequence[str]) -> Backend:
+    if config.backend == DYNAMOE:
+        # torch takes seconds to import and half a gigabyte: only where such a model is served.
+        from skyscraper_inference.backends.dynamoe import DynamoeBackend
+
+        settings = {name: value.string_value for name, value in config.parameters.items()}
+        return DynamoeBackend(config.name, version, settings)
+    if config.backend not in ("", ONNX):
+        raise ConfigError(f"config.pbtxt: backend {config.backend!r} is not served; there are {ONNX} and {DYNAMOE}")
+    path = version / (config.default_model_filename or "model.onnx")
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there")
+    return OnnxBackend(path, providers)
 
 
 def _read_config(path: Path, name: str) -> model_config_pb2.ModelConfig:

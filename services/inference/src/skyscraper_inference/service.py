@@ -141,7 +141,7 @@ def warm_up(model: Model, config: InferenceServiceConfig) -> None:
                 sizes = [next(free, 1) if size == -1 else size for size in spec.shape]
                 inputs[spec.name] = np.zeros((rows, *sizes), dtype=spec.dtype)
             try:
-                model.backend.run(inputs)
+                model.backend.warm_up(inputs)
             except ModelFailed as error:
                 log.warning("warm_up_failed", model=model.name, shape=str(shape), rows=rows, error=str(error))
                 break

@@ -18,6 +18,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from skyscraper_inference import metrics
 from skyscraper_inference.backends import ModelFailed, Tensor, TensorSpec
 from skyscraper_inference.engine import Answer, DeadlineGone, Draining, Engine
+from skyscraper_inference.parameters import BadParameter, Parameters, read_parameters
 from skyscraper_inference.repository import Model, Unavailable
 
 # For a client that sets no deadline: nobody waits longer than this for a frame.
@@ -74,7 +75,7 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return oip.ModelMetadataResponse(
             name=model.name,
             versions=[model.version],
-            platform="onnxruntime_onnx",
+            platform=model.backend.platform,
             inputs=[_metadata(spec) for spec in model.backend.inputs],
             outputs=[_metadata(spec) for spec in model.backend.outputs],
         )
@@ -113,10 +114,10 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
 
     def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         model = self._model(request.model_name, request.model_version)
-        inputs = _read_inputs(request, model)
+        inputs, parameters = _read_inputs(request, model), _read_parameters(request, model)
         remaining = context.time_remaining()
         seconds = _DEFAULT_DEADLINE_SECONDS if remaining is None else min(remaining, _DEFAULT_DEADLINE_SECONDS)
-        future = self._engine.submit(model, inputs, deadline_seconds=time.monotonic() + seconds)
+        future = self._engine.submit(model, inputs, parameters, deadline_seconds=time.monotonic() + seconds)
         answer = future.result(timeout=seconds)
         # Beside the answer too: the burst gateway settles dollars by it without parsing tensors.
         context.set_trailing_metadata(((WORK_CORE_SECONDS, repr(answer.work_core_seconds)),))
@@ -166,6 +167,17 @@ def _read_inputs(request: Any, model: Model) -> dict[str, Tensor]:
     if not 1 <= count <= model.max_batch:
         raise _bad(f"model {model.name} takes 1 to {model.max_batch} rows per request, this one has {count}")
     return inputs
+
+
+def _read_parameters(request: Any, model: Model) -> Parameters:
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in request.parameters.items()}
+    given = {name: getattr(request.parameters[name], choice) for name, choice in chosen.items() if choice is not None}
+    try:
+        parameters = read_parameters(model.name, model.backend.parameters, given)
+        model.backend.check(parameters)
+    except BadParameter as error:
+        raise _bad(str(error)) from error
+    return parameters
 
 
 def _read_input(tensor: Any, raw: bytes | None, spec: TensorSpec) -> Tensor:

@@ -89,8 +89,14 @@ class SegmentResult:
 class ModelClient(Protocol):
     """The way to a served model. It adds up the work the servers report."""
 
-    def infer(self, model: str, inputs: Mapping[str, NDArray[np.generic]]) -> Mapping[str, NDArray[np.generic]]:
-        """Run `model` on a batch: every input has the batch as its first axis, and so has every output.
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[np.generic]],
+        parameters: Mapping[str, int | float] | None = None,
+    ) -> Mapping[str, NDArray[np.generic]]:
+        """Run `model` on a batch: every input has the batch as its first axis, and so has every output. `parameters`
+        are the model's own request parameters.
 
         Splits a batch that is larger than the server takes. Raises ModelUnavailable, Overloaded or BadSegment.
         """

@@ -48,7 +48,9 @@ class MeteredModels:
         self._overhead_core_seconds = self._charged_core_seconds = 0.0
         return taken
 
-    def infer(self, model: str, inputs: Arrays) -> Arrays:
+    def infer(self, model: str, inputs: Arrays, parameters: Mapping[str, int | float] | None = None) -> Arrays:
+        if parameters:
+            raise SkyscraperError(f"model {model}: offline, models without request parameters can be run")
         started = time.thread_time()
         session = self._session(model)
         (name, images), *others = inputs.items()

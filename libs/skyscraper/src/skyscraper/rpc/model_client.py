@@ -69,7 +69,12 @@ class OipModelClient:
         work, self._work_core_seconds = self._work_core_seconds, 0.0
         return work
 
-    def infer(self, model: str, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[np.generic]],
+        parameters: Mapping[str, int | float] | None = None,
+    ) -> dict[str, NDArray[np.generic]]:
         """Run `model` on a batch of any size: pieces of at most `max_rows` go out together, answers come in order.
 
         Busy and absent servers are tried again until `retry_seconds` are over. Raises BadSegment (`model_refused`,
@@ -77,10 +82,11 @@ class OipModelClient:
         """
         deadline = self._clock() + self._retry_seconds
         rows = len(next(iter(inputs.values())))
-        requests = [
-            _request(model, {name: tensor[start : start + self._max_rows] for name, tensor in inputs.items()})
+        pieces = (
+            {name: tensor[start : start + self._max_rows] for name, tensor in inputs.items()}
             for start in range(0, rows, self._max_rows)
-        ]
+        )
+        requests = [_request(model, piece, parameters or {}) for piece in pieces]
         try:
             calls = [self._stub.ModelInfer.future(request, timeout=self._call_seconds) for request in requests]
         except ValueError as error:
@@ -110,8 +116,13 @@ class OipModelClient:
                 return _read(response)
 
 
-def _request(model: str, inputs: Mapping[str, NDArray[np.generic]]) -> Any:
+def _request(model: str, inputs: Mapping[str, NDArray[np.generic]], parameters: Mapping[str, int | float]) -> Any:
     request = oip.ModelInferRequest(model_name=model)
+    for name, value in parameters.items():
+        if isinstance(value, int):
+            request.parameters[name].int64_param = value
+        else:
+            request.parameters[name].double_param = value
     for name, tensor in inputs.items():
         request.inputs.add(name=name, datatype=np_to_triton_dtype(tensor.dtype), shape=tensor.shape)
         request.raw_input_contents.append(tensor.tobytes())

@@ -1,4 +1,4 @@
-"""What runs a model: ONNX Runtime today; PyTorch, DynaMoE and Python stages join behind the same protocol."""
+"""What runs a model: ONNX Runtime, mixtures of experts (dynamoe), whole pipeline stages; one protocol."""
 
 from skyscraper_inference.backends.protocol import Backend, ModelFailed, Tensor, TensorSpec
 

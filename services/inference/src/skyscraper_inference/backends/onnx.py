@@ -16,6 +16,7 @@ import onnxruntime
 from skyscraper.errors import ConfigError
 
 from skyscraper_inference.backends.protocol import ModelFailed, Tensor, TensorSpec
+from skyscraper_inference.parameters import Parameters, ParameterSpec
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
@@ -30,6 +31,9 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 class OnnxBackend:
+    platform = "onnxruntime_onnx"
+    parameters: Sequence[ParameterSpec] = ()
+
     def __init__(self, path: Path, execution_providers: Sequence[str]) -> None:
         """Raises ConfigError where the file is not a model that this ONNX Runtime can serve."""
         missing = set(execution_providers) - set(onnxruntime.get_available_providers())
@@ -52,7 +56,13 @@ class OnnxBackend:
         self.outputs = [_spec(node) for node in self._session.get_outputs()]
         self._output_names = [spec.name for spec in self.outputs]
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def check(self, parameters: Parameters) -> None:
+        """It has none."""
+
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        self.run(inputs, {})
+
+    def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         try:
             values = self._session.run(self._output_names, dict(inputs))
         except Exception as error:

@@ -17,6 +17,7 @@ from skyscraper.rpc.errors import ModelUnavailable
 from skyscraper.rpc.stage import REQUEST, RESULT, SEGMENT, StageError, bad_outputs, read_inputs, stage_outputs
 
 from skyscraper_inference.backends.protocol import ModelFailed, Tensor, TensorSpec
+from skyscraper_inference.parameters import BadParameter, Parameters, ParameterSpec, read_parameters
 from skyscraper_inference.repository import Model
 
 log = structlog.get_logger()
@@ -27,6 +28,8 @@ _BYTES = np.dtype(np.uint8)
 class StageBackend:
     """Serves one pipeline."""
 
+    platform = "skyscraper_stage"
+    parameters: Sequence[ParameterSpec] = ()
     inputs: Sequence[TensorSpec] = (TensorSpec(SEGMENT, _BYTES, (-1,)), TensorSpec(REQUEST, _BYTES, (-1,)))
     outputs: Sequence[TensorSpec] = (TensorSpec(RESULT, _BYTES, (-1,)),)
 
@@ -34,7 +37,13 @@ class StageBackend:
         self._pipeline = pipeline
         self._models = _LocalModels(models)
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def check(self, parameters: Parameters) -> None:
+        """It has none: knobs are in the request itself."""
+
+    def warm_up(self, inputs: Mapping[str, Tensor]) -> None:
+        """Its models are warmed up on their own."""
+
+    def run(self, inputs: Mapping[str, Tensor], parameters: Parameters) -> dict[str, Tensor]:
         pipeline = self._pipeline
         try:
             segment, request = read_inputs(inputs)
@@ -64,13 +73,22 @@ class _LocalModels:
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = models
 
-    def infer(self, model: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def infer(
+        self, model: str, inputs: Mapping[str, Tensor], parameters: Mapping[str, int | float] | None = None
+    ) -> dict[str, Tensor]:
         served = self._models.get(model)
         if served is None:
             raise ModelUnavailable(f"model {model} is not served beside its stage; served are {sorted(self._models)}")
+        try:
+            read = read_parameters(model, served.backend.parameters, parameters or {})
+            served.backend.check(read)
+        except BadParameter as error:
+            raise BadSegment("model_refused", str(error)) from error
         rows = len(next(iter(inputs.values())))
         parts = [
-            served.backend.run({name: tensor[start : start + served.max_batch] for name, tensor in inputs.items()})
+            served.backend.run(
+                {name: tensor[start : start + served.max_batch] for name, tensor in inputs.items()}, read
+            )
             for start in range(0, rows, served.max_batch)
         ]
         return (
