@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both install what they need.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup setup-moe models demo test check check-chart test-cluster images proto clean
+.PHONY: help setup setup-moe models demo test check check-chart test-cluster test-keda images proto clean
 
 PYTHON ?= python3
 # uv is used where it stands; else it is put into a folder of its own, without touching the system's Python.
@@ -50,7 +50,14 @@ test-cluster: setup models ## The whole chart on a real Kubernetes of two nodes;
 	@tools/kubernetes/install.sh cluster
 	@UV="$(UV)" tools/kubernetes/test_images.sh
 	@SPOT_IMAGES="inference.tar models.tar pause.tar" tools/kubernetes/cluster.sh \
-	  $(UV) run --no-sync pytest -q -x -s tests/cluster
+	  $(UV) run --no-sync pytest -q -x -s tests/cluster/test_chart_on_kubernetes.py
+
+test-keda: setup models ## The burst pool scaled by a real KEDA in that cluster; builds it too (not part of any other)
+	@tools/kubernetes/install.sh keda
+	@UV="$(UV)" tools/kubernetes/test_images.sh
+	@UV="$(UV)" tools/kubernetes/test_images.sh keda
+	@SPOT_IMAGES="inference.tar models.tar pause.tar keda.tar" tools/kubernetes/cluster.sh \
+	  $(UV) run --no-sync pytest -q -x -s tests/cluster/test_scaling_by_keda.py
 
 test: setup models check check-chart ## Everything, against a real broker
 	@$(UV) run --no-sync pytest -n auto --dist loadfile --no-loadscope-reorder tests/chaos tests/integration tests/docs

@@ -76,11 +76,15 @@ class GatewayProcess:
 
     def wait_leading(self, seconds: float = _START_SECONDS) -> None:
         until = time.monotonic() + seconds
-        while not self.page("readyz"):
+        while not self.leads:
             assert self.process is not None
             assert self.process.poll() is None, self.log
             assert time.monotonic() < until, self.log
             time.sleep(0.02)
+
+    @property
+    def leads(self) -> bool:
+        return self.metric("skyscraper_burst_leading") == 1
 
     def kill(self) -> None:
         assert self.process is not None

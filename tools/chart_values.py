@@ -251,7 +251,7 @@ class Tls(Values):
 
 class Keda(Values):
     enabled: bool = Field(description="Make ScaledObjects; without KEDA replicas are fixed.")
-    prometheusAddress: str = Field(description="Prometheus that KEDA asks.")
+    prometheusAddress: str = Field(description="Prometheus that KEDA asks for the on-prem pool.")
     pollingSeconds: int = Field(ge=1, description="How often it asks.")
     stabilisationSeconds: int = Field(ge=0, description="How long it must be calm before fewer run.")
 

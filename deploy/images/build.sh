@@ -5,10 +5,11 @@
 #   TAG            default: the version in pyproject.toml
 #   BUILDER        docker, podman or buildah (default: the first that is there)
 #   BUILD_OPTIONS  more options for the builder, e.g. "--volume /etc/ssl/certs:/etc/ssl/certs:ro" behind a proxy with its
-#                  own certificate authority, or "--build-arg PYTHON_IMAGE=…@sha256:…"
+#                  own certificate authority, or "--build-arg PYTHON_IMAGE=…" for another base
+#   SBOM           folder for a bill of materials of each image (CycloneDX), which syft makes from the image as it was built,
+#                  its base included (default: none is written)
 #
-# Beside every Python image a list of its packages (SBOM, CycloneDX) is written to out/sbom, from uv.lock; the base image's own
-# packages are not in it. Images are not pushed. `docker push`, `podman push` and `buildah push` do that.
+# Images are not pushed. `docker push`, `podman push` and `buildah push` do that.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,7 +17,7 @@ ALL=(publisher decoder inference tuner loader burst cli kafka models)
 REGISTRY=${REGISTRY:-localhost}
 TAG=${TAG:-$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -1)}
 PYTHON=${PYTHON:-.venv/bin/python}
-UV=${UV:-$(command -v uv || echo .cache/uv/bin/uv)}
+SYFT=${SYFT:-syft}
 
 builder() {
   for one in docker podman buildah; do
@@ -27,12 +28,29 @@ builder() {
   exit 1
 }
 BUILDER=${BUILDER:-$(builder)}
+if [ -n "${SBOM:-}" ] && ! command -v "$SYFT" >/dev/null; then
+  echo "error: SBOM is set, and there is no syft: install it (github.com/anchore/syft), or leave SBOM empty" >&2
+  exit 1
+fi
 
 build() { # NAME DOCKERFILE CONTEXT
   local image="$REGISTRY/skyscraper-$1:$TAG"
   echo "building $image with $BUILDER"
   # shellcheck disable=SC2086 - options are words
   "$BUILDER" build ${BUILD_OPTIONS:-} --build-arg "SERVICE=$1" --build-arg "VERSION=$TAG" -t "$image" -f "$2" "$3"
+  [ -z "${SBOM:-}" ] || sbom "$1" "$image"
+}
+
+sbom() { # NAME IMAGE
+  local folder
+  folder=$(mktemp -d)
+  case $BUILDER in
+    buildah) buildah push --quiet "$2" "docker-archive:$folder/image.tar:$2" ;;
+    *) "$BUILDER" save --output "$folder/image.tar" "$2" ;;
+  esac
+  mkdir -p "$SBOM"
+  "$SYFT" scan --quiet "docker-archive:$folder/image.tar" --source-name "$2" --output "cyclonedx-json=$SBOM/$1.cdx.json"
+  rm -rf "$folder"
 }
 
 context() { # a folder with only what the image needs
@@ -60,18 +78,10 @@ models() {
   build models deploy/images/models.Dockerfile "$1"
 }
 
-sbom() { # SERVICE
-  local words=(--package "skyscraper-$1")
-  [ "$1" = cli ] && words=(--package skyscraper --extra cli)
-  mkdir -p out/sbom
-  "$UV" export --quiet --frozen --no-dev "${words[@]}" --format cyclonedx1.5 --output-file "out/sbom/$1.cdx.json"
-}
-
 sources() { # git's own files: no build products, no secrets that lie about
   local service=$2
   git ls-files -z pyproject.toml uv.lock README.md libs services pipelines | xargs -0 cp --parents -t "$1"
   build "$service" deploy/images/Dockerfile "$1"
-  sbom "$service"
 }
 
 for name in "${@:-${ALL[@]}}"; do

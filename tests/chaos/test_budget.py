@@ -106,7 +106,7 @@ def leader(gateways: list[GatewayProcess]) -> GatewayProcess:
     deadline = time.monotonic() + 60
     while True:
         for one in gateways:
-            if one.process is not None and one.process.poll() is None and one.page("readyz"):
+            if one.process is not None and one.process.poll() is None and one.leads:
                 return one
         assert time.monotonic() < deadline, "\n".join(one.log for one in gateways)
         time.sleep(0.02)

@@ -127,7 +127,10 @@ def test_strimzi_topics_are_those_of_the_bus() -> None:
         (("kafka.mode=builtin", "loader.replicas=2"), "loader.replicas is more than 1"),
         (("kafka.mode=builtin", "burst.enabled=true"), "burst.pools is empty"),
         (("kafka.mode=builtin", "tls.enabled=true"), "tls.certManager.issuerName is empty"),
-        (("kafka.mode=builtin", "keda.enabled=true"), "keda.prometheusAddress is empty"),
+        (
+            ("kafka.mode=builtin", "keda.enabled=true", "inference.autoscaling.enabled=true"),
+            "keda.prometheusAddress is empty",
+        ),
         (
             ("kafka.mode=builtin", "publishers[0].name=a", "publishers[0].streams[0].id=s")
             + ("publishers[0].streams[0].source=rtsp://viewer:secret@camera/1",),
@@ -234,6 +237,22 @@ def test_without_keda_replicas_are_fixed_and_with_it_they_are_kedas() -> None:
     scaled = named(objects, "ScaledObject", "video-skyscraper-inference")["spec"]
     assert scaled["minReplicaCount"] == 1
     assert scaled["triggers"][0]["metadata"]["threshold"] == "120"
+
+
+def test_every_spot_pool_is_scaled_by_what_waits_for_it() -> None:
+    options = ["--set", "burst.enabled=true,keda.enabled=true"]
+    for number, (name, cores, most) in enumerate((("a", 4, 16), ("b", 2, 8))):
+        pool = f"burst.pools[{number}]"
+        sizes = f"{pool}.cores={cores},{pool}.drainSeconds=30,{pool}.minReplicas=0,{pool}.maxReplicas={most}"
+        options += ["--set", f"{pool}.name={name},{pool}.cloud=generic,{sizes}"]
+    objects = render(*BUILTIN, *options)
+    for name in ("a", "b"):
+        scaled = named(objects, "ScaledObject", f"video-skyscraper-spot-{name}")["spec"]
+        assert scaled["scaleTargetRef"] == {"name": f"video-skyscraper-spot-{name}"}
+        assert scaled["triggers"][0]["metadata"]["pool"] == name
+    config = tomllib.loads(named(objects, "ConfigMap", "video-skyscraper-burst")["data"]["config.toml"])
+    told = [(one["name"], one["core_seconds_per_machine"], one["most_machines"]) for one in config["pools"]]
+    assert told == [("a", 120, 16), ("b", 60, 8)]
 
 
 def test_a_changed_setting_restarts_only_its_own_service() -> None:

@@ -55,6 +55,20 @@ def ready_pods(component: str) -> list[dict[str, Any]]:
     ]
 
 
+def metric(pod: dict[str, Any], name: str) -> float:
+    """Sum over its labels; 0 where it is not there."""
+    url = f"http://{pod['status']['podIP']}:9464/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own http URL
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def leading_gateways() -> list[str]:
+    """Names of pods."""
+    pods = ready_pods("burst")
+    return [pod["metadata"]["name"] for pod in pods if metric(pod, "skyscraper_burst_leading") == 1]
+
+
 def until(what: str, seconds: float, check: Callable[[], bool], *, every_seconds: float = 0.5) -> float:
     """Seconds until `check` was true; fails after `seconds`."""
     start = time.monotonic()

@@ -16,6 +16,10 @@ if [ "${INSIDE:-}" != 1 ]; then
   mkdir -p "$CACHE"
   exec 9>"$CACHE/.cluster-lock"
   flock --nonblock 9 || { echo "error: another cluster runs on this machine; wait until it has ended" >&2; exit 1; }
+  # Both nodes' images are 14 GB; after the first run only those that changed come anew.
+  need=$([ -d "$CACHE/containerd" ] && echo 5 || echo 20)
+  free=$(df --output=avail -B1G "$CACHE" | tail -1)
+  [ "$free" -ge "$need" ] || { echo "error: $free GB are free at $CACHE; a cluster needs $need" >&2; exit 1; }
   folder=$(mktemp -d "${TMPDIR:-/tmp}/skyscraper-cluster.XXXXXX")
   status=0
   INSIDE=1 CLUSTER_FOLDER=$folder unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc \
@@ -72,6 +76,7 @@ certificates() {
   certificate controllers /CN=system:kube-controller-manager
   certificate scheduler /CN=system:kube-scheduler
   certificate proxy /CN=system:kube-proxy
+  certificate aggregator /CN=aggregator
   certificate pool-node /O=system:nodes/CN=system:node:pool-node "DNS:pool-node,IP:$ADDRESS"
   certificate spot-node /O=system:nodes/CN=system:node:spot-node "DNS:spot-node,IP:$SPOT_ADDRESS"
   for user in admin controllers scheduler proxy pool-node spot-node; do kubeconfig $user; done
@@ -93,6 +98,12 @@ kubeconfig() {
   kubectl --kubeconfig="$file" config use-context c
 }
 
+# How the API server is known to servers that extend it: KEDA's metrics are one.
+AGGREGATION=(--enable-aggregator-routing=true --proxy-client-cert-file=pki/aggregator.crt
+  --proxy-client-key-file=pki/aggregator.key --requestheader-client-ca-file=pki/ca.crt
+  --requestheader-allowed-names=aggregator --requestheader-extra-headers-prefix=X-Remote-Extra-
+  --requestheader-group-headers=X-Remote-Group --requestheader-username-headers=X-Remote-User)
+
 control_plane() {
   cd "$C"
   # Nothing here outlives the command: no need to wait for the disk.
@@ -104,11 +115,12 @@ control_plane() {
     --service-account-key-file=pki/sa.pub --service-account-signing-key-file=pki/sa.key \
     --service-account-issuer=https://kubernetes.default.svc \
     --kubelet-client-certificate=pki/admin.crt --kubelet-client-key=pki/admin.key \
-    --kubelet-preferred-address-types=InternalIP >log/apiserver.log 2>&1 &
+    --kubelet-preferred-address-types=InternalIP "${AGGREGATION[@]}" >log/apiserver.log 2>&1 &
   wait_for 60 "API server" kubectl get --raw /readyz
   kube-controller-manager --kubeconfig=controllers.conf --authentication-kubeconfig=controllers.conf \
     --authorization-kubeconfig=controllers.conf --service-account-private-key-file=pki/sa.key \
-    --root-ca-file=pki/ca.crt --use-service-account-credentials --leader-elect=false >log/controllers.log 2>&1 &
+    --root-ca-file=pki/ca.crt --use-service-account-credentials --leader-elect=false \
+    --horizontal-pod-autoscaler-sync-period=5s >log/controllers.log 2>&1 &
   kube-scheduler --kubeconfig=scheduler.conf --authentication-kubeconfig=scheduler.conf \
     --authorization-kubeconfig=scheduler.conf --leader-elect=false >log/scheduler.log 2>&1 &
   kubectl create clusterrolebinding proxy --clusterrole=system:node-proxier --user=system:kube-proxy
@@ -219,7 +231,8 @@ resolvConf: $C/resolv.conf
 tlsCertFile: $C/pki/$name.crt
 tlsPrivateKeyFile: $C/pki/$name.key
 imageGCHighThresholdPercent: 100
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+# A machine whose disk is nearly full is told so before. The kubelet would delete the images, which nobody can pull.
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%}
 podLogsDir: $C/log/pods-$name
 T
   kubelet --config="$n/kubelet.yaml" --kubeconfig="$C/$name.conf" --root-dir="$n/kubelet" --hostname-override="$name" \
@@ -236,7 +249,9 @@ take_images() { # NODE STORE CTR
   [ "$1" = spot-node ] && names=${SPOT_IMAGES:-$names}
   for image in $names; do
     image=$(basename "$image")
-    cmp -s "$IMAGES/$image.id" "$2/taken/$image" && continue
+    # The kubelet may have deleted it since. (Not `grep -q`, which would end the pipe before ctr does.)
+    cmp -s "$IMAGES/$image.id" "$2/taken/$image" &&
+      $3 images ls -q | grep -E "^localhost/(skyscraper-)?${image%.tar}:" && continue
     $3 images import "$IMAGES/$image"
     cp "$IMAGES/$image.id" "$2/taken/$image"
   done

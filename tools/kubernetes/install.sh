@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fetch and build what the chart's checks need: tools/kubernetes/install.sh chart|cluster
+# Fetch and build what the chart's checks need: tools/kubernetes/install.sh chart|cluster|keda
 #
 #   chart    helm, helm-unittest and promtool: about three minutes, once
 #   cluster  also Kubernetes and CoreDNS, from their Go modules (ten minutes of two cores, once), and Debian's etcd,
 #            containerd, runc, CNI plugins, Prometheus, buildah and mmdebstrap (needs root and apt)
+#   keda     also KEDA's operator and metrics adapter, from their Go module (nine minutes of two cores, once)
 #
 # Programs go to $SKYSCRAPER_HOME/kubernetes/bin (default ~/.cache/skyscraper); what is there already is kept. A
 # promtool and a Go on the PATH are used.
@@ -12,6 +13,7 @@ set -euo pipefail
 HELM=v3.22.0
 UNITTEST=v1.1.2
 KUBERNETES=v1.34.4
+KEDA=v2.21.0
 HERE=$(cd "$(dirname "$0")" && pwd)
 BIN=${SKYSCRAPER_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/skyscraper}/kubernetes/bin
 PACKAGES=(etcd-server containerd runc containernetworking-plugins conntrack iptables nftables iproute2 socat prometheus
@@ -50,13 +52,21 @@ unittest() {
   [ -x "$BIN/helm-unittest" ] && return
   need_go helm-unittest
   say "building helm-unittest $UNITTEST"
+  build_copy "github.com/helm-unittest/helm-unittest@$UNITTEST" ./cmd/helm-unittest helm-unittest
+}
+
+build_copy() { # MODULE (PACKAGE PROGRAM)…
   local folder source
-  source=$(module "github.com/helm-unittest/helm-unittest@$UNITTEST")
+  source=$(module "$1")
+  shift
   folder=$(mktemp -d)
   # `go install` refuses modules with replace lines; a copy may be built.
   cp -r "$source/." "$folder" && chmod -R u+w "$folder"
-  (cd "$folder" && go build -trimpath -ldflags "-s -w" -o "$BIN/helm-unittest.new" ./cmd/helm-unittest)
-  mv "$BIN/helm-unittest.new" "$BIN/helm-unittest"
+  while [ $# -gt 0 ]; do
+    (cd "$folder" && go build -trimpath -ldflags "-s -w" -o "$BIN/$2.new" "$1")
+    mv "$BIN/$2.new" "$BIN/$2"
+    shift 2
+  done
   rm -rf "$folder"
 }
 
@@ -102,7 +112,7 @@ definitions() { # the custom resources that the chart uses, from their operators
   need_go "the operators' resource definitions"
   mkdir -p "$folder"
   local keda prometheus certificates
-  keda=$(module github.com/kedacore/keda/v2@v2.21.0)/config/crd/bases
+  keda=$(module "github.com/kedacore/keda/v2@$KEDA")/config/crd/bases
   prometheus=$(module github.com/prometheus-operator/prometheus-operator@v0.85.0)/example/prometheus-operator-crd
   certificates=$(module github.com/cert-manager/cert-manager@v1.18.2)/deploy/crds
   cp "$prometheus/monitoring.coreos.com_podmonitors.yaml" "$folder/podmonitors.yaml"
@@ -110,6 +120,20 @@ definitions() { # the custom resources that the chart uses, from their operators
   # A template of its own chart: what is conditional in it are labels.
   sed '/{{/d' "$certificates/crd-certificates.yaml" >"$folder/certificates.yaml"
   cp "$keda/keda.sh_scaledobjects.yaml" "$folder/scaledobjects.yaml"
+}
+
+keda() { # the programs, and KEDA's own manifests with the image that test_images.sh makes of them
+  local folder=$BIN/../keda source
+  [ -f "$folder/keda.yaml" ] && return
+  need_go KEDA
+  source=github.com/kedacore/keda/v2@$KEDA
+  say "building KEDA $KEDA (nine minutes)"
+  build_copy "$source" ./cmd/operator keda-operator ./cmd/adapter keda-adapter
+  mkdir -p "$folder"
+  "$BIN/kubectl" kustomize "$(module "$source")/config/minimal" | sed -E \
+    -e 's#image: ghcr.io/kedacore/.*#image: localhost/keda:1#' -e 's#imagePullPolicy: Always#imagePullPolicy: Never#' \
+    >"$folder/keda.new.yaml"
+  mv "$folder/keda.new.yaml" "$folder/keda.yaml"
 }
 
 packages() {
@@ -126,6 +150,6 @@ packages() {
 
 case "${1:-}" in
   chart) helm; unittest; promtool ;;
-  cluster) packages; helm; kubernetes; coredns; definitions ;;
-  *) sed -n '2,12p' "$0" >&2; exit 2 ;;
+  cluster | keda) packages; helm; kubernetes; coredns; definitions; [ "$1" = cluster ] || keda ;;
+  *) sed -n '2,13p' "$0" >&2; exit 2 ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the chart's images for the cluster of cluster.sh, as tar files: tools/kubernetes/test_images.sh [NAME …]
 #
+# All of them by default; `keda` only by name, after `install.sh keda`.
 # Without a registry: the base image is a minimal Debian with Python, made by mmdebstrap, and uv is the one that the
 # Makefile uses. An image whose sources did not change is not built again. Needs root, buildah, mmdebstrap and Go.
 #
@@ -52,12 +53,23 @@ archive() { # IMAGE FILE
   echo "$id" >"$2.id"
 }
 
+keda() { # from KEDA's programs, as its own images are: nothing else in them
+  local folder=$HOME_FOLDER/keda
+  mkdir -p "$folder"
+  cp "$HOME_FOLDER/../bin/keda-operator" "$HOME_FOLDER/../bin/keda-adapter" "$folder/"
+  printf 'FROM scratch\nCOPY keda-operator /keda\nCOPY keda-adapter /keda-adapter\nUSER 65532:65532\n' >"$folder/Dockerfile"
+  buildah build -q --layers -t localhost/keda:1 "$folder" >/dev/null
+  rm -rf "$folder"
+  archive localhost/keda:1 "$HOME_FOLDER/tar/keda.tar"
+}
+
 base
 archive localhost/pause:1 "$HOME_FOLDER/tar/pause.tar"
-for name in "${@:-publisher decoder inference tuner loader cli kafka models}"; do
+for name in "${@:-publisher decoder inference tuner loader burst cli kafka models}"; do
   for one in $name; do
     say "$one"
-    BUILDER=buildah UV=$UV BUILD_OPTIONS="--quiet --layers --build-arg PYTHON_IMAGE=localhost/python-base:1 \
+    if [ "$one" = keda ]; then keda; continue; fi
+    BUILDER=buildah BUILD_OPTIONS="--quiet --layers --build-arg PYTHON_IMAGE=localhost/python-base:1 \
       --build-arg UV_IMAGE=localhost/uv:1 --volume $("$UV" cache dir):/root/.cache/uv ${BUILD_OPTIONS:-}" \
       deploy/images/build.sh "$one" >/dev/null
     archive "localhost/skyscraper-$one:$(sed -n 's/^appVersion: //p' deploy/helm/skyscraper/Chart.yaml)" \

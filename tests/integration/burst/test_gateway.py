@@ -150,9 +150,9 @@ def test_work_asked_of_an_empty_pool_is_told_to_keda_and_fades(
     gateway: Callable[..., GatewayProcess], tenant: str
 ) -> None:
     one = gateway(
-        pools=[{"targets": ["127.0.0.1:9"], "cold_start_seconds": 90.0}],
+        pools=[{"targets": ["127.0.0.1:9"], "cold_start_seconds": 90.0, "core_seconds_per_machine": 4.0}],
         budgets={tenant: {"usd": 1.0}},
-        scaling={"demand_memory_seconds": 0.2},
+        scaling={"demand_memory_seconds": 0.5},
     )
     one.start()
     with one.channel() as channel:
@@ -160,17 +160,51 @@ def test_work_asked_of_an_empty_pool_is_told_to_keda_and_fades(
         assert not scaler.IsActive(keda.ScaledObjectRef()).result
         quote = money(channel).Quote(burst_pb2.QuoteRequest(tenant=tenant, core_seconds=40.0))
         assert (quote.pool.ready_endpoints, quote.pool.cold_start_seconds) == (0, 90.0)
-        spec = scaler.GetMetricSpec(keda.ScaledObjectRef(scalerMetadata={"coreSecondsPerMachine": "4"})).metricSpecs[0]
-        assert (spec.metricName, spec.targetSize) == ("skyscraper_burst_waiting_core_seconds", 4)
-        asked = keda.GetMetricsRequest(metricName=spec.metricName)
-        value = scaler.GetMetrics(asked).metricValues[0].metricValueFloat
-        assert 5 < value <= 40
-        assert next(scaler.StreamIsActive(keda.ScaledObjectRef())).result
+        spec = scaler.GetMetricSpec(keda.ScaledObjectRef()).metricSpecs[0]
+        assert (spec.metricName, spec.targetSize) == ("skyscraper_burst_pool_waiting_core_seconds", 4)
+        streamed = scaler.StreamIsActive(keda.ScaledObjectRef())
+        assert True in (next(streamed).result, next(streamed).result)
+        assert 1 < waiting(scaler) <= 40
         with pytest.raises(grpc.RpcError) as refused:
             infer(channel, tenant, 0.1)
         assert refusal(refused.value) == "no_machine"
-        time.sleep(2.5)
+        time.sleep(6.0)
         assert not scaler.IsActive(keda.ScaledObjectRef()).result
+
+
+def test_keda_is_told_the_same_by_the_gateway_that_leads_and_by_one_that_stands_by(
+    gateway: Callable[..., GatewayProcess], tenant: str
+) -> None:
+    dear, cheap = {"usd_per_core_hour": 0.2}, {"usd_per_core_hour": 0.1, "most_machines": 2}
+    settings = {
+        "pools": [
+            {"name": name, "targets": ["127.0.0.1:9"], "core_seconds_per_machine": 4.0, **price}
+            for name, price in (("dear", dear), ("cheap", cheap))
+        ],
+        "budgets": {tenant: {"usd": 1.0}},
+    }
+    leader, standby = gateway("gateway-a", **settings), gateway("gateway-b", **settings)
+    leader.start()
+    standby.start(wait=False)
+    with leader.channel() as channel, standby.channel() as other:
+        grpc.channel_ready_future(other).result(20)
+        money(channel).Quote(burst_pb2.QuoteRequest(tenant=tenant, core_seconds=40.0))
+        time.sleep(2.0)
+        for one in (channel, other):
+            scaler = externalscaler_pb2_grpc.ExternalScalerStub(one)
+            assert waiting(scaler, "cheap") == 8.0
+            assert 20 < waiting(scaler, "dear") < 32
+            with pytest.raises(grpc.RpcError) as unknown:
+                waiting(scaler)
+            assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert standby.page("readyz")
+        assert not standby.leads
+
+
+def waiting(scaler: externalscaler_pb2_grpc.ExternalScalerStub, pool: str | None = None) -> float:
+    """Core-seconds, as KEDA asks for them."""
+    asked = keda.ScaledObjectRef(scalerMetadata={} if pool is None else {"pool": pool})
+    return scaler.GetMetrics(keda.GetMetricsRequest(scaledObjectRef=asked)).metricValues[0].metricValueFloat
 
 
 def test_a_machine_that_dies_is_replaced_within_the_request(

@@ -56,7 +56,7 @@ labels:
 
 {{- /*
 One container of a service: its configuration, its probes, its place for scratch.
-dict: root, service, values; optional: image, env, ports, mounts, preStopSeconds, startSeconds, startPath, instance
+dict: root, service, values; optional: image, env, ports, mounts, preStopSeconds, startSeconds, instance
 */ -}}
 {{- define "skyscraper.container" -}}
 - name: {{ .service }}
@@ -83,8 +83,7 @@ dict: root, service, values; optional: image, env, ports, mounts, preStopSeconds
     {{- . | trim | nindent 4 }}
     {{- end }}
   startupProbe:
-    # A gateway that stands by is alive, but not ready.
-    httpGet: {path: {{ .startPath | default "/readyz" }}, port: metrics}
+    httpGet: {path: /readyz, port: metrics}
     periodSeconds: 2
     timeoutSeconds: 3
     # Kafka, state and models may take their time; a process that cannot start ends by itself.

@@ -71,6 +71,12 @@ class PoolConfig(Settings):
     cold_start_seconds: float = Field(
         120.0, ge=0, description="From the first demand until a machine answers, where none is running."
     )
+    core_seconds_per_machine: float = Field(
+        8.0, gt=0, description="Waiting work for which one more machine is wanted; its cores times the wait allowed."
+    )
+    most_machines: int | None = Field(
+        None, ge=1, description="What waits beyond their share is the next dearer pool's; none: there is no limit."
+    )
 
     @model_validator(mode="after")
     def _one_source_of_the_price(self) -> PoolConfig:
@@ -149,9 +155,6 @@ class RetryConfig(Settings):
 class ScalingConfig(Settings):
     """What KEDA is told."""
 
-    core_seconds_per_machine: float = Field(
-        8.0, gt=0, description="Waiting work for which one more machine is wanted; its cores times the wait allowed."
-    )
     demand_memory_seconds: float = Field(
         30.0, gt=0, description="Work that was asked for while no machine was there keeps counting for so long."
     )

@@ -20,15 +20,19 @@ class Demand:
         self._clock = clock
         self._changed = changed
         self._inside = 0.0
+        self._requests = 0
         self._missed = 0.0
         self._at_seconds = clock()
 
     def begin(self, core_seconds: float) -> None:
         self._inside += core_seconds
+        self._requests += 1
         self._changed()
 
     def end(self, core_seconds: float) -> None:
-        self._inside = max(0.0, self._inside - core_seconds)
+        self._requests -= 1
+        # Sums of fractions that come and go leave a rest, and a pool with any work never goes to zero.
+        self._inside = max(0.0, self._inside - core_seconds) if self._requests else 0.0
 
     def miss(self, core_seconds: float) -> None:
         """Asked for while no machine was there."""

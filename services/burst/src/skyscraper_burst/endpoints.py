@@ -116,6 +116,9 @@ class Endpoints:
     def count(self, state: State) -> int:
         return sum(one.state is state for one in self._found.values())
 
+    def ready(self, pool: str) -> int:
+        return sum(one.pool == pool and one.state is State.READY for one in self._found.values())
+
     @property
     def cheapest_price(self) -> int:
         """Of the pools that are ready, else of all."""

@@ -64,6 +64,8 @@ class Keeper:
         self._dirty = self._urgent = False
         self._stop = threading.Event()
         self.failure: BaseException | None = None
+        self.waiting_core_seconds = 0.0
+        """Told with every heartbeat of this process while it leads. Set by whoever counts the demand."""
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         treasury.set_wake(self._wake)
 
@@ -79,6 +81,13 @@ class Keeper:
         if self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)
         self._table.close()
+
+    @property
+    def told_core_seconds(self) -> float:
+        """What waits, as the one that leads says it; 0 where nobody does."""
+        value = self._table.get(topics.LEADER_KEY)
+        leader = None if value is None else decode_leader(value)
+        return 0.0 if leader is None else leader.waiting_core_seconds
 
     @property
     def alive(self) -> bool:
@@ -167,7 +176,7 @@ class Keeper:
 
     def _commit(self, writer: FencedWriter, writes: list[Write]) -> None:
         started = self._clock()
-        heartbeat = encode_leader(self._instance, self._wall())
+        heartbeat = encode_leader(self._instance, self._wall(), self.waiting_core_seconds)
         records: list[tuple[bytes, bytes | None]] = [(write.tenant.encode(), write.value) for write in writes]
         writer.commit([*records, (topics.LEADER_KEY, heartbeat)])
         self._treasury.committed(writes)

@@ -17,6 +17,11 @@ WAITING_CORE_SECONDS = Gauge(
     "skyscraper_burst_waiting_core_seconds",
     "Work that was asked for and is not done, what was asked of an empty pool included.",
 )
+POOL_WAITING_CORE_SECONDS = Gauge(
+    "skyscraper_burst_pool_waiting_core_seconds",
+    "What waits as KEDA is told it: the cheapest pool first, the rest the next dearer.",
+    ["pool"],
+)
 ENDPOINTS = Gauge("skyscraper_burst_endpoints", "Machines, by what they do.", ["pool", "state"])
 BREAKER_OPENED = Counter("skyscraper_burst_breaker_opened", "Times a machine was left alone.", ["pool"])
 PRICE = Gauge("skyscraper_burst_price_usd_per_core_hour", "Price of a core now.", ["pool"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 
 import grpc
@@ -33,6 +32,7 @@ from skyscraper_burst.money import BurstServicer
 from skyscraper_burst.oip import SERVICE, OipFront
 from skyscraper_burst.prices import Prices
 from skyscraper_burst.scaler import Scaler
+from skyscraper_burst.shares import Shares
 from skyscraper_burst.treasury import BlockTerms, Treasury
 
 log = structlog.get_logger()
@@ -75,6 +75,7 @@ class Gateway:
             price=self._prices.of,
             credentials=channel_credentials(config.machine_tls),
         )
+        self._shares = Shares(config.pools, price=self._prices.of, ready=self.endpoints.ready)
         self._gate = Gate(config.link)
         self._demand = Demand(config.scaling.demand_memory_seconds, time.monotonic)
         self._forwarder = Forwarder(config, self.treasury, self.endpoints, self._prices, self._gate, self._demand)
@@ -87,15 +88,15 @@ class Gateway:
         )
         self._loop = asyncio.get_running_loop()
         self._health = health_aio.HealthServicer()
-        self._on_leading: Callable[[bool], None] = lambda leading: None
 
     async def run(self, state: Health, stop: asyncio.Event) -> None:
         server = self._server()
-        self._on_leading = state.set_ready
         background = [asyncio.create_task(self._prices.run()), asyncio.create_task(self.endpoints.run())]
         try:
             await asyncio.to_thread(self._keeper.start)
             await server.start()
+            # One that stands by is ready too: a rollout that waited for it to lead would wait for ever.
+            state.set_ready(True)
             while not stop.is_set():
                 self._turn(background)
                 try:
@@ -116,7 +117,11 @@ class Gateway:
 
     def _turn(self, background: list[asyncio.Task[None]]) -> None:
         self.last_turn = time.monotonic()
-        metrics.WAITING_CORE_SECONDS.set(self._demand.waiting_core_seconds)
+        # Requests come to the one that leads; the others know from its heartbeats what waits.
+        waiting = self._demand.waiting_core_seconds if self.treasury.leading else self._keeper.told_core_seconds
+        self._keeper.waiting_core_seconds = waiting
+        metrics.WAITING_CORE_SECONDS.set(waiting)
+        self._shares.update(waiting)
         if not self._keeper.alive:
             raise LedgerThreadFailed(f"the ledger's thread ended: {self._keeper.failure}")
         for task in background:
@@ -129,7 +134,6 @@ class Gateway:
 
     def _set_leading(self, leading: bool) -> None:
         if not self.draining:
-            self._on_leading(leading)
             serving = health_pb2.HealthCheckResponse.SERVING if leading else health_pb2.HealthCheckResponse.NOT_SERVING
             task = self._loop.create_task(self._health.set("", serving))
             task.add_done_callback(lambda done: done.exception())
@@ -149,7 +153,7 @@ class Gateway:
         burst_pb2_grpc.add_BurstServiceServicer_to_server(
             BurstServicer(config, self.treasury, self.endpoints, self._gate, self._demand), server
         )
-        externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(Scaler(config.scaling, self._demand), server)
+        externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(Scaler(self._shares), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (
             SERVICE,

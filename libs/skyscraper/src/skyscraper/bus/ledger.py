@@ -107,8 +107,10 @@ def decode_balance(value: bytes) -> tuple[int, Balance]:
     )
 
 
-def encode_leader(instance: str, now_seconds: float) -> bytes:
-    leader = burst_pb2.Leader(instance=instance, written_time=_timestamp(now_seconds))
+def encode_leader(instance: str, now_seconds: float, waiting_core_seconds: float) -> bytes:
+    leader = burst_pb2.Leader(
+        instance=instance, written_time=_timestamp(now_seconds), waiting_core_seconds=waiting_core_seconds
+    )
     return burst_pb2.BurstEntry(leader=leader).SerializeToString(deterministic=True)
 
 

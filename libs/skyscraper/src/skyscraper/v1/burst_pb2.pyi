@@ -581,7 +581,10 @@ class Leader(_message.Message):
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     WRITTEN_TIME_FIELD_NUMBER: _builtins.int
+    WAITING_CORE_SECONDS_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
+    waiting_core_seconds: _builtins.float
+    """What waits for the burst pools, so that gateways that stand by tell KEDA the same as the one that leads."""
     @_builtins.property
     def written_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -589,10 +592,11 @@ class Leader(_message.Message):
         *,
         instance: _builtins.str = ...,
         written_time: _timestamp_pb2.Timestamp | None = ...,
+        waiting_core_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["written_time", b"written_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "written_time", b"written_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "waiting_core_seconds", b"waiting_core_seconds", "written_time", b"written_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
