@@ -51,6 +51,8 @@ CALL_SECONDS = 60.0
 BUDGET = {"budgets": {"default": {"usd": 1e6}}, "retry": {"attempts": 1, "hedge_share": 0.0}}
 # Mbit/s is a camera's uplink; so slow that the link is what most of a run waits for.
 LINK_BYTES_PER_SECOND = 1_000_000.0
+# About the paper's 4 GB, at a camera's 9 Mbit/s.
+BUFFER_SECONDS = 3_600.0
 POOL_USD_PER_CORE_SECOND = BURST_USD_PER_CORE_SECOND / 1.8
 
 
