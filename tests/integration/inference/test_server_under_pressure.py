@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -79,7 +80,10 @@ def test_a_request_whose_deadline_is_gone_is_not_run(new_server: NewServer) -> N
     assert [call.code() for call in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
     assert first.code() == grpc.StatusCode.OK
     assert stub.ModelInfer.future(slow_request(), timeout=60).code() == grpc.StatusCode.OK
-    assert 'skyscraper_inference_refused_total{reason="deadline"} 3.0' in server.page("metrics")
+    page = server.page("metrics")
+    assert 'skyscraper_inference_batch_rows_count{model="slow"} 2.0' in page
+    # On a slow machine a call may end before the server has seen it.
+    assert re.search(r'skyscraper_inference_refused_total\{reason="deadline"\} [123]\.0', page)
 
 
 def test_sigterm_finishes_what_is_queued_and_refuses_what_is_new(new_server: NewServer) -> None:
