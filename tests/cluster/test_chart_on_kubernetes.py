@@ -94,8 +94,13 @@ def test_logs_and_exec_reach_a_pod() -> None:
     kubectl("apply", "-f", "-", stdin=json.dumps(body))
     kubectl("wait", "--for=condition=Ready", "pod/query", "--timeout=60s", seconds=70)
     assert "uid=65532" in kubectl("exec", "query", "--", "id")
-    log = kubectl("logs", f"{NAME}-decoder-0")
-    assert any(json.loads(line)["event"] == "partitions_assigned" for line in log.splitlines() if line[:1] == "{")
+
+    def told() -> bool:
+        log = kubectl("logs", f"{NAME}-decoder-0")
+        return any(json.loads(line)["event"] == "partitions_assigned" for line in log.splitlines() if line[:1] == "{")
+
+    # A decoder is ready before it has partitions: those of the group come with the next rebalance.
+    until("a decoder says what it reads", 60, told)
 
 
 def test_helm_test_passes() -> None:
