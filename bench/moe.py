@@ -16,10 +16,10 @@ import sys
 from typing import Any
 
 import torch
-from mixture import adaptive, grid, memory, spread
+from mixture import adaptive, cached, grid, memory, spread
 from mixture.timing import TUNED_ALLOCATOR
 
-PARTS = ("one_hot", "grid", "grid_untuned", "recompile", "drops", "swaps", "serving", "memory", "spread")
+PARTS = ("one_hot", "grid", "grid_untuned", "recompile", "drops", "swaps", "serving", "memory", "spread", "cache")
 _MEBIBYTE = 1024**2
 
 
@@ -43,6 +43,10 @@ def measure(part: str, *, quick: bool) -> Any:
             return adaptive.measure_serving(rounds=5 if quick else 25)
         case "memory":
             return memory.measure_memory(limit_bytes=(512 if quick else 2048) * _MEBIBYTE, most=64 if quick else 512)
+        case "cache":
+            if quick:
+                return cached.measure_cache(tokens=512, rounds=3, seeds=2, steps=2600)
+            return cached.measure_cache(tokens=4096, rounds=7, seeds=10, steps=6000)
         case "spread":
             return spread.measure_spread(tokens=512 if quick else 4096, rounds=4 if quick else 20)
     raise ValueError(f"there is no part {part}: {', '.join(PARTS)}")
@@ -67,6 +71,9 @@ def summary(results: dict[str, Any]) -> dict[str, float]:
     if "recompile" in results:
         figures["speedup_recompile"] = results["recompile"]["speedup"]
         figures["peak_ratio_recompile"] = results["recompile"]["peak_ratio"]
+    if "cache" in results:
+        figures["speedup_cache"] = results["cache"]["speedup"]
+        figures["accuracy_gain_cache"] = results["cache"]["accuracy"]["gain"]
     if "spread" in results:
         figures["speedup_replication"] = results["spread"]["speedup"]
     if "drops" in results:

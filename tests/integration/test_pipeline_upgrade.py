@@ -197,6 +197,8 @@ def test_versions_run_side_by_side_and_a_missing_one_is_waited_for(site: Site, m
     # In mid-run, with segments before and behind: to a version that does not read what the second has left.
     site.publish(range(10, 20))
     site.use("moving", "3")
+    # Decoders follow sky.streams; how quickly depends on the machine.
+    time.sleep(3.0)
     site.publish(range(20, 30))
     site.until(lambda: site.processed("moving") == 30 and site.processed("steady") == 30)
     assert site.metric('skyscraper_decoder_state_resets_total{reason="pipeline_changed"}') == 1

@@ -57,11 +57,11 @@ class Follower:
             self._take(self._reader.take(_TURN_SECONDS), owners)
             self._behind = self._reader.behind()
 
-    def wait(self, seconds: float) -> None:
-        """Take in what comes for so long."""
+    def wait(self, seconds: float, ended: Callable[[], bool] = lambda: False) -> None:
+        """Take in what comes for so long, or until it has `ended`."""
         deadline = self._clock() + seconds
         owners = self._owners()
-        while (left := deadline - self._clock()) > 0:
+        while (left := deadline - self._clock()) > 0 and not ended():
             self._take(self._reader.take(min(left, _TURN_SECONDS)), owners)
         self._fleet.forget_before(_FORGET_SECONDS, self._wall(), self._tables.streams())
         if self._behind and not self._silent:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import threading
 from typing import Annotated
 
 import structlog
@@ -46,13 +48,16 @@ def top(
                 return
             # A table on the screen bears no log lines; what they would say stands in its header.
             structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+            # An exception raised by Ctrl+C is lost where it meets a callback from Kafka's library; a flag is not.
+            ended = threading.Event()
+            signal.signal(signal.SIGINT, lambda *_: ended.set())
             with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-                while True:
+                while not ended.is_set():
                     look, caveats = follower.look(), follower.caveats()
                     fitting = rows or fitting_rows(look, console.width, console.height, caveats)
                     shown = top_table(look, console.width, most_rows=fitting, caveats=caveats)
                     live.update(shown, refresh=True)
-                    follower.wait(every_seconds)
+                    follower.wait(every_seconds, ended.is_set)
         except KeyboardInterrupt:
             return
         finally:
