@@ -45,7 +45,7 @@ def measure(part: str, *, quick: bool) -> Any:
             return memory.measure_memory(limit_bytes=(512 if quick else 2048) * _MEBIBYTE, most=64 if quick else 512)
         case "cache":
             if quick:
-                return cached.measure_cache(tokens=512, rounds=3, seeds=2, steps=2600)
+                return cached.measure_cache(tokens=512, rounds=3, seeds=1, steps=2600)
             return cached.measure_cache(tokens=4096, rounds=7, seeds=10, steps=6000)
         case "spread":
             return spread.measure_spread(tokens=512 if quick else 4096, rounds=4 if quick else 20)
