@@ -25,7 +25,8 @@ from skyscraper.bus.admin import create_topics
 from skyscraper.bus.topics import topic_specs
 from skyscraper.processes import free_ports, spawn, tail
 from skyscraper.rpc.burst import WORK_CORE_SECONDS
-from skyscraper.rpc.tls import ServerTls, server_credentials
+from skyscraper.rpc.pings import ALLOW_PINGS
+from skyscraper.rpc.tls import ServerTls, listen
 from skyscraper.v1 import burst_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
@@ -182,16 +183,11 @@ class _Declared(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         return oip.ModelInferResponse(model_name=request.model_name, id=request.id)
 
 
-async def _serve(port: int, credentials: grpc.ServerCredentials | None) -> dict[str, float]:
-    # As our inference service: gateways ping to notice a machine that is gone.
-    options = [("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000)]
-    servicer, server = _Declared(), grpc.aio.server(options=options)
+async def _serve(port: int, tls: ServerTls | None) -> dict[str, float]:
+    servicer, server = _Declared(), grpc.aio.server(options=ALLOW_PINGS)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
-    if credentials is None:
-        server.add_insecure_port(f"127.0.0.1:{port}")
-    else:
-        server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    listen(server, "127.0.0.1", port, tls)
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -202,5 +198,5 @@ async def _serve(port: int, credentials: grpc.ServerCredentials | None) -> dict[
 
 if __name__ == "__main__":
     tls = ServerTls.model_validate_json(sys.argv[3]) if sys.argv[3] else None
-    done = asyncio.run(_serve(int(sys.argv[1]), server_credentials(tls)))
+    done = asyncio.run(_serve(int(sys.argv[1]), tls))
     Path(sys.argv[2]).write_text(json.dumps(done))

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dynamoe.placement import home_of
+
 
 def exchange(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: dist.ProcessGroup | None) -> Tensor:
     """[sum(receive), d]: of rows [sum(send), d] each process gets its part, in the order of senders."""
@@ -63,7 +65,7 @@ class _Shadows(torch.autograd.Function):
         # Summed in single precision: of many processes' parts each would be rounded.
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32), copy=True)
         works = [
-            dist.reduce(place, group_dst=expert // per_process, group=group, async_op=True)
+            dist.reduce(place, group_dst=home_of(expert, per_process=per_process), group=group, async_op=True)
             for place, expert in zip(wide, hot, strict=True)
         ]
         _wait(works)

@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from skyscraper.control.breaker import BreakerTerms
-from skyscraper.errors import ConfigError, SkyscraperError
+from skyscraper.errors import SkyscraperError
 from skyscraper.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from skyscraper.rpc.pings import ALLOW_PINGS
-from skyscraper.rpc.tls import channel_credentials, server_credentials
+from skyscraper.rpc.tls import channel_credentials, listen
 from skyscraper.service import Health
 from skyscraper.v1 import burst_pb2, burst_pb2_grpc
 
@@ -162,17 +162,7 @@ class Gateway:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, server)
-        address, credentials = f"{config.host}:{config.port}", server_credentials(config.tls)
-        try:
-            port = (
-                server.add_insecure_port(address)
-                if credentials is None
-                else server.add_secure_port(address, credentials)
-            )
-        except RuntimeError as error:
-            raise ConfigError(
-                f"host {config.host}, port {config.port}: cannot listen there; is the port taken?"
-            ) from error
+        port = listen(server, config.host, config.port, config.tls)
         if config.port_file is not None:
             config.port_file.write_text(str(port), encoding="utf-8")
         log.info("listening", port=port, version=version("skyscraper-burst"))

@@ -13,11 +13,10 @@ import numpy as np
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from skyscraper.errors import ConfigError
 from skyscraper.pipeline import load_pipeline
 from skyscraper.rpc.pings import ALLOW_PINGS
 from skyscraper.rpc.stage import stage_model
-from skyscraper.rpc.tls import server_credentials
+from skyscraper.rpc.tls import listen
 from skyscraper.service import Health
 from skyscraper.spot import Cloud, NoticeUnreadable, notices
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
@@ -75,7 +74,7 @@ def serve(config: InferenceServiceConfig, state: Health, stop: threading.Event) 
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection([oip_name, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = _listen(server, config)
+    port = listen(server, config.host, config.port, config.tls)
     server.start()
     for name in ("", oip_name):
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -146,14 +145,3 @@ def warm_up(model: Model, config: InferenceServiceConfig) -> None:
                 log.warning("warm_up_failed", model=model.name, shape=str(shape), rows=rows, error=str(error))
                 break
     log.info("warm", model=model.name, seconds=round(time.monotonic() - started, 3))
-
-
-def _listen(server: grpc.Server, config: InferenceServiceConfig) -> int:
-    address = f"{config.host}:{config.port}"
-    credentials = server_credentials(config.tls)
-    try:
-        return (
-            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
-        )
-    except RuntimeError as error:
-        raise ConfigError(f"host {config.host}, port {config.port}: cannot listen there; is the port taken?") from error

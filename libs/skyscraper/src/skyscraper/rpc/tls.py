@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
+import grpc.aio
 from pydantic import Field
 
 from skyscraper.errors import ConfigError
@@ -43,6 +44,17 @@ def server_credentials(tls: ServerTls | None) -> grpc.ServerCredentials | None:
     key, chain = _read(tls.key_path, tls.certificate_path)
     ca = None if tls.client_ca_path is None else _read(tls.client_ca_path)[0]
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=ca is not None)
+
+
+def listen(server: grpc.Server | grpc.aio.Server, host: str, port: int, tls: ServerTls | None) -> int:
+    """The port, which is another one where 0 is asked for. Raises ConfigError."""
+    address, credentials = f"{host}:{port}", server_credentials(tls)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"host {host}, port {port}: cannot listen there; is the port taken?") from error
 
 
 def _read(*paths: Path) -> list[bytes]:
