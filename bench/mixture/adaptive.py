@@ -55,7 +55,7 @@ def measure_recompile(*, tokens: int, steps: int, drifts: int) -> dict[str, Any]
         made = problem(case)
         arena = Arena(keep_bytes=4 * 1024**3)
         first = our_layer(made).plan
-        layer = MoE(_experts(made), _K, plan=plan.with_(product=first.product), policy=rule, arena=arena)
+        layer = MoE(_experts(made), _K, plan=plan.with_(products=first.products), policy=rule, arena=arena)
         now, taken = clock(), []
         for chosen in routes:
             started = now()

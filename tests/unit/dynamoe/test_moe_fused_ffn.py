@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from dynamoe.combine import combine
-from dynamoe.dispatch import capacities, group
+from dynamoe.dispatch import capacities, group, padded
 from dynamoe.experts import FfnExperts
 from dynamoe.grouped import grouped_ffn
-from dynamoe.kernels import Activation, FfnShape, Product, activate, fused_ffn, onednn_multiplies
+from dynamoe.kernels import Activation, FfnShape, activate, fused_ffn
 from dynamoe.memory import Arena
 from dynamoe.plan import Precision
 from dynamoe.prepared import prepare, prepared_ffn
+from dynamoe.products import Products, onednn_multiplies
 from torch import Tensor
 
 _ARENA = Arena(keep_bytes=64 * 1024**2)
@@ -56,7 +57,7 @@ def test_gradcheck(activation: Activation, gated: bool) -> None:
     dispatch = group(experts, 4, capacities(1.2, n=4, k=2, batch=4))
 
     def layer(x: Tensor, weights: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        return fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Product.MM)
+        return fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Products())
 
     assert torch.autograd.gradcheck(layer, (x, weights, up, down), fast_mode=True)
 
@@ -72,14 +73,46 @@ def test_outputs_and_gradients_are_those_of_plain_autograd(
     leaves = (x, weights, up, down)
     expected = _plain(x, weights, up, down, experts, shape, alpha)
     limits = capacities(alpha, n=4, k=2, batch=9)
-    dispatch = group(experts, 4, limits, static=static and limits is not None)
-    actual = fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Product.MM)
+    dispatch = group(experts, 4, limits, room=(lambda kept: limits or kept) if static else None)
+    actual = fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Products())
     towards = torch.rand_like(expected)
     assert torch.allclose(actual, expected)
     for mine, theirs in zip(
         torch.autograd.grad(actual, leaves, towards), torch.autograd.grad(expected, leaves, towards), strict=True
     ):
         assert torch.allclose(mine, theirs)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(("activation", "gated"), _FORMS)
+def test_blocks_of_many_experts_give_the_same_as_experts_one_by_one(
+    activation: Activation, gated: bool, batched: bool
+) -> None:
+    n = 24
+    shape, up, down = _layer(activation, gated, torch.float32, n)
+    x, weights, experts = _batch(torch.float32, 90, n)
+    leaves = (x, weights, up, down)
+    expected = _plain(x, weights, up, down, experts, shape, None)
+    dispatch = group(experts, n, None, room=padded if batched else None)
+    assert (len(set(dispatch.places[:20])) == 1) == batched
+    actual = fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Products(batched=batched))
+    towards = torch.rand_like(expected)
+    assert torch.allclose(actual, expected, atol=1e-6)
+    wanted = torch.autograd.grad(expected, leaves, towards)
+    for mine, theirs in zip(torch.autograd.grad(actual, leaves, towards), wanted, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+    handed: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keep(expert: int, to_up: Tensor, to_down: Tensor) -> None:
+        handed[expert] = to_up.clone(), to_down.clone()
+
+    out = fused_ffn(x, weights, up, down, dispatch, shape, _ARENA, Products(batched=batched), keep)
+    out.backward(towards)
+    assert sorted(handed) == [expert for expert, count in enumerate(dispatch.places) if count]
+    for expert, (to_up, to_down) in handed.items():
+        assert torch.allclose(to_up, wanted[2][expert], atol=1e-5)
+        assert torch.allclose(to_down, wanted[3][expert], atol=1e-5)
 
 
 @pytest.mark.parametrize(("activation", "gated"), _FORMS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dynamoe import FfnExperts, Loss, MoE, Plan, SettingError, ShapeError
 from dynamoe.cache import AssignmentCache, same_sets
-from dynamoe.kernels import fastest_product
+from dynamoe.products import fastest_products
 from torch import nn
 
 
@@ -128,7 +128,7 @@ def test_an_empty_batch_goes_through_forward_and_back() -> None:
 
 
 def test_a_seed_makes_the_same_layer_whether_it_is_the_first_or_not() -> None:
-    fastest_product.cache_clear()
+    fastest_products.cache_clear()
     gates = []
     for _ in range(2):
         torch.manual_seed(3)

@@ -1,9 +1,9 @@
 """Step three of four on a CPU: gather, two matrix products, and the weighted sum, in one autograd function.
 
-The forward pass goes expert by expert, so that the rows just gathered are still in cache when they are multiplied, and
-keeps one activation per assignment for the backward pass (torch's own graph keeps three or four copies). The backward
-pass is written by hand: it gathers again instead of storing, and never has more than one expert's intermediate
-gradient alive.
+Both passes go block by block of experts, so that the rows just gathered are still in cache when they are multiplied.
+The forward pass keeps one activation per assignment for the backward pass (torch's own graph keeps three or four
+copies). The backward pass is written by hand: it gathers again instead of storing, and never has more than one block's
+intermediate gradients alive.
 
 Rows come in the order of `Dispatch`. T rows, k choices, n experts, R places in the grouped matrix, d and f the
 layer's widths.
@@ -11,11 +11,9 @@ layer's widths.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dynamoe.dispatch import Dispatch
+from dynamoe.dispatch import SHORTEST_BATCH, Dispatch
 from dynamoe.memory import Arena
+from dynamoe.products import Products, can_group, multiply, weight_gradient
 
-# Rows and repetitions of the trial: the size of an expert's share of a training batch, in a tenth of a second.
-_TRIAL_ROWS = 64
-_TRIALS = 12
+# What a block of experts keeps between two operators; about the second-level cache of two cores.
+_BLOCK_BYTES = 4 * 1024**2
 
 
 class Activation(StrEnum):
@@ -53,54 +51,6 @@ class FfnShape:
         return 2 * self.d_ff if self.gated else self.d_ff
 
 
-class Product(StrEnum):
-    """Which library multiplies rows with a weight. Gradients of weights are always torch.mm into their place."""
-
-    MM = "mm"
-    """torch.mm into a slice: MKL in single precision, oneDNN in bfloat16."""
-    ONEDNN = "onednn"
-    """oneDNN in every precision, relu included. On an AMD EPYC 10 to 14 % faster than MKL in single precision."""
-
-
-@lru_cache(maxsize=64)
-def fastest_product(d_model: int, d_ff: int, dtype: torch.dtype) -> Product:
-    """Measured once per process and layer width: a few hundred rows through one weight, about 50 ms."""
-    if not onednn_multiplies(dtype):
-        return Product.MM
-    # No random numbers: the layer's weights come from the same generator, and must not depend on whether this has run.
-    x, weight = (torch.full((rows, d_model), 0.5, dtype=dtype) for rows in (_TRIAL_ROWS, d_ff))
-    out = torch.empty(_TRIAL_ROWS, d_ff, dtype=dtype)
-    seconds: dict[Product, list[float]] = {product: [] for product in Product}
-    for _ in range(_TRIALS):
-        for product in Product:
-            started = time.perf_counter()
-            multiply(x, weight, out, product, relu=True)
-            seconds[product].append(time.perf_counter() - started)
-    # oneDNN must be clearly ahead: it allocates what it returns, which the trial hardly sees.
-    return Product.ONEDNN if min(seconds[Product.ONEDNN]) < 0.97 * min(seconds[Product.MM]) else Product.MM
-
-
-def onednn_multiplies(dtype: torch.dtype) -> bool:
-    """Whether this torch has oneDNN's linear operator for this type on this machine."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return False
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - as torch's own compiler asks
-
-
-def onednn_linear(x: Tensor, weight: Tensor, *, relu: bool) -> Tensor:
-    """[c, o], a new tensor, from [c, i] and [o, i]; the weight may be strided or rearranged."""
-    linear = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - torch's compiler emits it; there is no public name
-    return linear(x, weight, None, "relu" if relu else "none", [], "")  # type: ignore[no-any-return]
-
-
-def multiply(x: Tensor, weight: Tensor, out: Tensor, product: Product, *, relu: bool) -> Tensor:
-    """`x @ weight.T`, [c, i] and [o, i] to [c, o]; with relu where asked. The result may or may not be `out`."""
-    if product is Product.ONEDNN:
-        return onednn_linear(x, weight, relu=relu)
-    torch.mm(x, weight.t(), out=out)
-    return out.relu_() if relu else out
-
-
 # Called with (expert, gradient of up, gradient of down) as soon as the two are known; the tensors are reused after it.
 ExpertGradient = Callable[[int, Tensor, Tensor], None]
 
@@ -113,7 +63,7 @@ def fused_ffn(
     dispatch: Dispatch,
     shape: FfnShape,
     arena: Arena,
-    product: Product,
+    products: Products,
     on_gradient: ExpertGradient | None = None,
 ) -> Tensor:
     """[T, d]: the weighted sum of the chosen experts' outputs.
@@ -121,7 +71,7 @@ def fused_ffn(
     x [T, d], weights [T, k], up [n, f or 2f, d], down [n, d, f], all of one dtype. With `on_gradient` the weights'
     gradients are handed over expert by expert and never exist all at once; autograd then sees none.
     """
-    return _FusedFfn.apply(x, weights, up, down, dispatch, shape, arena, product, on_gradient)  # type: ignore[no-any-return]
+    return _FusedFfn.apply(x, weights, up, down, dispatch, shape, arena, products, on_gradient)  # type: ignore[no-any-return]
 
 
 class _FusedFfn(torch.autograd.Function):
@@ -135,148 +85,254 @@ class _FusedFfn(torch.autograd.Function):
         dispatch: Dispatch,
         shape: FfnShape,
         arena: Arena,
-        product: Product,
+        products: Products,
         on_gradient: ExpertGradient | None,
     ) -> Tensor:
         training = any(ctx.needs_input_grad)
         rows = dispatch.rows
         grouped = arena.take(len(rows) + 1, shape.d_model, dtype=x.dtype)
         grouped[-1].zero_()
-        first = _forward(x, up, down, rows, dispatch, shape, arena, product, grouped, keep=training)
+        work = _Work(shape, arena, products, dispatch, x.dtype)
+        first = _forward(x, up, down, rows, work, grouped, keep=training)
         out = weighted_sum(grouped, dispatch.position, weights)
         if training:
             ctx.save_for_backward(x, weights, up, down, rows, *first)
-            ctx.plain = (dispatch, shape, arena, product, on_gradient)
+            ctx.plain = (work, on_gradient)
         return out
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         x, weights, up, down, rows, *first = ctx.saved_tensors
-        dispatch, shape, arena, product, on_gradient = ctx.plain
+        work, on_gradient = ctx.plain
+        dispatch = work.dispatch
         to_weights_grouped = torch.zeros(len(rows) + 1, dtype=x.dtype)
-        to_x_grouped = arena.take(len(rows) + 1, shape.d_model, dtype=x.dtype)
+        to_x_grouped = work.take(len(rows) + 1, work.shape.d_model)
         to_x_grouped[-1].zero_()
-        sink = _stacked_gradients(up, down, arena) if on_gradient is None else None
-        step = _BackwardStep(shape, arena, product, max(dispatch.places, default=0), x.dtype)
-        scale = dispatch.scale(weights).unsqueeze(1)
-        gathered = [arena.take(len(rows), shape.d_model, dtype=x.dtype) for _ in range(3)]
-        x_rows = torch.index_select(x, 0, rows, out=gathered[0])
-        gradient_rows = torch.index_select(gradient, 0, rows, out=gathered[1])
-        scaled_rows = torch.mul(gradient_rows, scale, out=gathered[2])
-        spans = _spans(dispatch)
-        sizes = [end - start for _, start, end in spans]
-        tensors = (x_rows, gradient_rows, scaled_rows, scale, to_x_grouped[:-1], to_weights_grouped[:-1])
-        parts = (tensor.split(sizes) for tensor in tensors)
-        for (expert, _, _), first_here, *part in zip(spans, first, *parts, strict=True):
-            to_up, to_down = step.single_gradients() if sink is None else (sink[0][expert], sink[1][expert])
-            step.run(_Rows(first_here, *part), up[expert], down[expert], to_up, to_down)
-            if on_gradient is not None:
-                on_gradient(expert, to_up, to_down)
-        if sink is not None:
-            for expert, count in enumerate(dispatch.places):
-                if not count:
-                    sink[0][expert].zero_()
-                    sink[1][expert].zero_()
+        batch = _Batch(x, gradient, rows, dispatch.scale(weights).unsqueeze(1), to_x_grouped, to_weights_grouped)
+        sink = _Stacked(work, up, down) if on_gradient is None else _OneByOne(work, on_gradient)
+        _backward(batch, first, up, down, work, sink)
         to_x = weighted_sum(to_x_grouped, dispatch.position, None) if ctx.needs_input_grad[0] else None
         to_weights = to_weights_grouped[dispatch.position] if ctx.needs_input_grad[1] else None
-        stacked = (None, None) if sink is None else sink
+        stacked = sink.gradients if isinstance(sink, _Stacked) else (None, None)
         return to_x, to_weights, *stacked, None, None, None, None, None
 
 
+class _Block(NamedTuple):
+    """Neighbouring experts that are gone through together: few rows each, so that what they all keep between two
+    operators fits the cache; or one expert with more."""
+
+    experts: range
+    places: list[int]
+    """Of each expert."""
+    start: int
+    """The first place."""
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def equal(self) -> bool:
+        """Whether every expert has as many rows, so that their products are one batch."""
+        return len(self.places) > 1 and min(self.places) == max(self.places)
+
+
+class _Work:
+    """What both passes of a step share: sizes, blocks, workspaces and products."""
+
+    def __init__(
+        self, shape: FfnShape, arena: Arena, products: Products, dispatch: Dispatch, dtype: torch.dtype
+    ) -> None:
+        self.shape = shape
+        self.products = products
+        self.dispatch = dispatch
+        self.fused_relu = shape.activation is Activation.RELU and not shape.gated
+        """Whether the activation is done in place, with the first product."""
+        self._arena = arena
+        self._dtype = dtype
+        mixed = can_group(dtype, shape.d_model, shape.d_ff)
+        self.blocks = list(blocks(dispatch.places, block_rows(shape, dtype), mixed=mixed))
+        self.most = max((block.size for block in self.blocks), default=0)
+
+    def take(self, *sizes: int) -> Tensor:
+        return self._arena.take(*sizes, dtype=self._dtype)
+
+    def multiply(self, block: _Block, rows: Tensor, weights: Tensor, out: Tensor, *, relu: bool = False) -> Tensor:
+        """[size, o] from [size, i] and all experts' weights [n, i, o]: `out` or any other tensor."""
+        here = weights[block.experts.start : block.experts.stop]
+        if len(here) == 1:
+            return multiply(rows, here[0], out, self.products, relu=relu)
+        if block.equal:
+            torch.bmm(rows.view(len(here), -1, rows.shape[1]), here, out=out.view(len(here), -1, out.shape[1]))
+        else:
+            ends = torch.tensor(list(accumulate(block.places)), dtype=torch.int32)
+            out = functional.grouped_mm(rows, here, offs=ends)
+        return out.relu_() if relu else out
+
+
+def block_rows(shape: FfnShape, dtype: torch.dtype) -> int:
+    """The most rows of a block of several experts."""
+    return _BLOCK_BYTES // (shape.up_rows * dtype.itemsize)
+
+
+def blocks(places: Sequence[int], most_rows: int, *, mixed: bool) -> Iterator[_Block]:
+    """Experts that take something, in order. `mixed` allows experts with different numbers of places in one block."""
+    ends = list(accumulate(places, initial=0))
+    first = 0
+    while first < len(places):
+        if not places[first]:
+            first += 1
+            continue
+        last = first + 1
+        alike = _alike(places, first)
+        while last < len(places) and ends[last + 1] - ends[first] <= most_rows:
+            if last >= first + alike and (alike >= SHORTEST_BATCH or not mixed):
+                break
+            if last >= first + alike and _alike(places, last) >= SHORTEST_BATCH:
+                break
+            last += 1
+        yield _Block(range(first, last), list(places[first:last]), ends[first], ends[last])
+        first = last
+
+
+def _alike(places: Sequence[int], first: int) -> int:
+    """How many experts from this one on have as many places as it."""
+    return next((index for index, one in enumerate(places[first:]) if one != places[first]), len(places) - first)
+
+
 def _forward(
-    x: Tensor,
-    up: Tensor,
-    down: Tensor,
-    rows: Tensor,
-    dispatch: Dispatch,
-    shape: FfnShape,
-    arena: Arena,
-    product: Product,
-    grouped: Tensor,
-    *,
-    keep: bool,
+    x: Tensor, up: Tensor, down: Tensor, rows: Tensor, work: _Work, grouped: Tensor, *, keep: bool
 ) -> list[Tensor]:
     """Fill `grouped` [R + 1, d]. Returns what the backward pass needs, where asked to keep it.
 
-    That is, for every expert that takes something, the first product [c, f or 2f]: after relu, or before the others.
+    That is, for every block, the first product [size, f or 2f]: after relu, or before the others.
     """
-    spans = _spans(dispatch)
-    sizes = [end - start for _, start, end in spans]
-    most = max(sizes, default=0)
-    gathered = arena.take(most, shape.d_model, dtype=x.dtype)
-    fused_relu = shape.activation is Activation.RELU and not shape.gated
-    first = arena.take(len(rows) if keep else most, shape.up_rows, dtype=x.dtype)
-    room = first.split(sizes) if keep else [first[:size] for size in sizes]
-    second = None if fused_relu else arena.take(most, shape.d_ff, dtype=x.dtype)
+    shape = work.shape
+    gathered = work.take(work.most, shape.d_model)
+    first = work.take(len(rows) if keep else work.most, shape.up_rows)
+    second = None if work.fused_relu else work.take(work.most, shape.d_ff)
+    ups, downs = up.transpose(1, 2), down.transpose(1, 2)
     kept: list[Tensor] = []
-    pieces = zip(spans, rows.split(sizes), room, grouped[:-1].split(sizes), strict=True)
-    for (expert, _, _), rows_here, room_here, out in pieces:
-        count = len(rows_here)
-        x_rows = torch.index_select(x, 0, rows_here, out=gathered[:count])
-        product_here = multiply(x_rows, up[expert], room_here, product, relu=fused_relu)
-        hidden = product_here if second is None else activate(product_here, shape, second[:count])
-        result = multiply(hidden, down[expert], out, product, relu=False)
+    for block in work.blocks:
+        size = block.size
+        x_rows = torch.index_select(x, 0, rows[block.start : block.end], out=gathered[:size])
+        room = first[block.start : block.end] if keep else first[:size]
+        product = work.multiply(block, x_rows, ups, room, relu=work.fused_relu)
+        hidden = product if second is None else activate(product, shape, second[:size])
+        out = grouped[block.start : block.end]
+        result = work.multiply(block, hidden, downs, out)
         if result is not out:
             out.copy_(result)
         if keep:
-            kept.append(product_here)
+            kept.append(product)
     return kept
 
 
-class _Rows(NamedTuple):
-    """One expert's rows in the backward pass: c of them."""
+class _Batch(NamedTuple):
+    """What the backward pass reads and fills, but for the weights."""
 
-    first: Tensor
-    """[c, f or 2f], as the forward pass kept it."""
     x: Tensor
     gradient: Tensor
-    """[c, d], of the layer's output; `scaled` is the same times the mixing weights."""
-    scaled: Tensor
+    """[T, d], of the layer's output."""
+    rows: Tensor
     scale: Tensor
-    """[c, 1], the mixing weights."""
+    """[R, 1], the mixing weights."""
     to_x: Tensor
+    """[R + 1, d]"""
     to_weights: Tensor
+    """[R + 1]"""
 
 
-class _BackwardStep:
-    """One expert's share of the backward pass, and the workspaces that all experts share."""
+class _Part(NamedTuple):
+    """Rows of a block or of an expert, from which its weights' gradients are made."""
 
-    def __init__(self, shape: FfnShape, arena: Arena, product: Product, most: int, dtype: torch.dtype) -> None:
-        self._shape = shape
-        self._arena = arena
-        self._product = product
-        self._dtype = dtype
-        self._in_place = shape.activation is Activation.RELU and not shape.gated
-        self._to_hidden = arena.take(most, shape.d_ff, dtype=dtype)
-        self._hidden = None if self._in_place else arena.take(most, shape.d_ff, dtype=dtype)
-        self._to_first = None if self._in_place else arena.take(most, shape.up_rows, dtype=dtype)
-        self._single: tuple[Tensor, Tensor] | None = None
+    x: Tensor
+    """[c, d]"""
+    to_first: Tensor
+    """[c, f or 2f]: the gradient of the first product."""
+    scaled: Tensor
+    """[c, d]: the gradient of the output, times the mixing weight."""
+    hidden: Tensor
+    """[c, f]"""
 
-    def single_gradients(self) -> tuple[Tensor, Tensor]:
-        """Room for one expert's weight gradients."""
-        if self._single is None:
-            shape, take = self._shape, self._arena.take
-            self._single = (
-                take(shape.up_rows, shape.d_model, dtype=self._dtype),
-                take(shape.d_model, shape.d_ff, dtype=self._dtype),
-            )
-        return self._single
 
-    def run(self, rows: _Rows, up: Tensor, down: Tensor, to_up: Tensor, to_down: Tensor) -> None:
-        """Fill `rows.to_x` [c, d], `rows.to_weights` [c], `to_up` and `to_down`."""
-        count = len(rows.x)
-        to_hidden = multiply(rows.gradient, down.t(), self._to_hidden[:count], self._product, relu=False)
-        hidden = rows.first if self._hidden is None else activate(rows.first, self._shape, self._hidden[:count])
+class _Stacked:
+    """Weight gradients of all experts, for autograd."""
+
+    def __init__(self, work: _Work, up: Tensor, down: Tensor) -> None:
+        self.gradients = work.take(*up.shape), work.take(*down.shape)
+        self._products = work.products
+        for expert, count in enumerate(work.dispatch.places):
+            if not count:
+                self.gradients[0][expert].zero_()
+                self.gradients[1][expert].zero_()
+
+    def fill(self, block: _Block, rows: _Part) -> None:
+        to_up, to_down = (gradient[block.experts.start : block.experts.stop] for gradient in self.gradients)
+        if block.equal:
+            batch = _Part(*(one.view(len(to_up), -1, one.shape[1]) for one in rows))
+            torch.bmm(batch.scaled.transpose(1, 2), batch.hidden, out=to_down)
+            torch.bmm(batch.to_first.transpose(1, 2), batch.x, out=to_up)
+            return
+        parts = (one.split(block.places) for one in rows)
+        for up_here, down_here, *part in zip(to_up.unbind(), to_down.unbind(), *parts, strict=True):
+            if len(part[0]):
+                _weight_gradients(_Part(*part), up_here, down_here, self._products)
+
+
+class _OneByOne:
+    """Weight gradients of one expert at a time, handed over at once."""
+
+    def __init__(self, work: _Work, on_gradient: ExpertGradient) -> None:
+        shape = work.shape
+        self._room = work.take(shape.up_rows, shape.d_model), work.take(shape.d_model, shape.d_ff)
+        self._products = work.products
+        self._on_gradient = on_gradient
+
+    def fill(self, block: _Block, rows: _Part) -> None:
+        parts = (one.split(block.places) for one in rows)
+        for expert, *part in zip(block.experts, *parts, strict=True):
+            if len(part[0]):
+                _weight_gradients(_Part(*part), *self._room, self._products)
+                self._on_gradient(expert, *self._room)
+
+
+def _weight_gradients(rows: _Part, to_up: Tensor, to_down: Tensor, products: Products) -> None:
+    """Of one expert."""
+    weight_gradient(rows.scaled, rows.hidden, to_down, batched=products.batched)
+    weight_gradient(rows.to_first, rows.x, to_up, batched=False)
+
+
+def _backward(
+    batch: _Batch, first: Sequence[Tensor], up: Tensor, down: Tensor, work: _Work, sink: _Stacked | _OneByOne
+) -> None:
+    """Fill `batch.to_x`, `batch.to_weights` and the sink's gradients. `first` is what `_forward` kept."""
+    shape, most = work.shape, work.most
+    x_room, gradient_room, scaled_room = (work.take(most, shape.d_model) for _ in range(3))
+    to_hidden_room = work.take(most, shape.d_ff)
+    hidden_room = None if work.fused_relu else work.take(most, shape.d_ff)
+    to_first_room = None if work.fused_relu else work.take(most, shape.up_rows)
+    for block, first_here in zip(work.blocks, first, strict=True):
+        size = block.size
+        here = slice(block.start, block.end)
+        rows, scale = batch.rows[here], batch.scale[here]
+        x_rows = torch.index_select(batch.x, 0, rows, out=x_room[:size])
+        gradient_rows = torch.index_select(batch.gradient, 0, rows, out=gradient_room[:size])
+        scaled_rows = torch.mul(gradient_rows, scale, out=scaled_room[:size])
+        to_hidden = work.multiply(block, gradient_rows, down, to_hidden_room[:size])
+        hidden = first_here if hidden_room is None else activate(first_here, shape, hidden_room[:size])
         # <g, y> = <g, W h> = <W' g, h>: the outputs y need not be kept.
-        torch.linalg.vecdot(to_hidden, hidden, out=rows.to_weights)
-        torch.mm(rows.scaled.t(), hidden, out=to_down)
-        to_hidden.mul_(rows.scale)
-        to_first = to_hidden if self._to_first is None else self._to_first[:count]
-        activate_backward(to_hidden, rows.first, self._shape, to_first)
-        torch.mm(to_first.t(), rows.x, out=to_up)
-        result = multiply(to_first, up.t(), rows.to_x, self._product, relu=False)
-        if result is not rows.to_x:
-            rows.to_x.copy_(result)
+        torch.linalg.vecdot(to_hidden, hidden, out=batch.to_weights[here])
+        to_hidden.mul_(scale)
+        to_first = to_hidden if to_first_room is None else to_first_room[:size]
+        activate_backward(to_hidden, first_here, shape, to_first)
+        to_x = batch.to_x[here]
+        result = work.multiply(block, to_first, up, to_x)
+        if result is not to_x:
+            to_x.copy_(result)
+        # Last: an optimizer may step an expert's weights as soon as it has their gradients.
+        sink.fill(block, _Part(x_rows, to_first, scaled_rows, hidden))
 
 
 def weighted_sum(grouped: Tensor, position: Tensor, weights: Tensor | None) -> Tensor:
@@ -318,17 +374,3 @@ def activate_backward(to_hidden: Tensor, first: Tensor, shape: FfnShape, out: Te
             torch.ops.aten.gelu_backward.grad_input(to_hidden, source, approximate="none", grad_input=target)
         case Activation.SILU:
             torch.ops.aten.silu_backward.grad_input(to_hidden, source, grad_input=target)
-
-
-def _spans(dispatch: Dispatch) -> list[tuple[int, int, int]]:
-    """(expert, first place, end) of every expert that takes something."""
-    ends = list(accumulate(dispatch.places))
-    return [
-        (expert, end - count, end)
-        for expert, (count, end) in enumerate(zip(dispatch.places, ends, strict=True))
-        if count
-    ]
-
-
-def _stacked_gradients(up: Tensor, down: Tensor, arena: Arena) -> tuple[Tensor, Tensor]:
-    return arena.take(*up.shape, dtype=up.dtype), arena.take(*down.shape, dtype=down.dtype)

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from dynamoe.cache import AssignmentCache, same_sets
 from dynamoe.combine import combine, combine_specialised
-from dynamoe.dispatch import CAPACITY_ROUNDING, Dispatch, capacities, group, shared_out
+from dynamoe.dispatch import CAPACITY_ROUNDING, Dispatch, capacities, group, padded, shared_out
 from dynamoe.errors import SettingError, ShapeError
 from dynamoe.experts import FfnExperts, ModuleExperts
 from dynamoe.grouped import grouped_ffn
-from dynamoe.kernels import fastest_product, fused_ffn
+from dynamoe.kernels import block_rows, fused_ffn
 from dynamoe.memory import SHARED_ARENA, Arena
 from dynamoe.plan import Overflow, Plan, Precision, Rows
 from dynamoe.policies import Policy, recompile
 from dynamoe.prepared import PreparedExperts, prepare, prepared_ffn, versions
+from dynamoe.products import fastest_products
 from dynamoe.recompile import Event, Observation, Recompile, Recompiler, observe_on_device
 from dynamoe.routing import Mixing, assignments_per_expert, balanced, mixing_weights, route
 
@@ -184,8 +185,9 @@ class MoE(nn.Module):
         alpha = None if capacity is None else shared_out(shares, capacity, active=n)
         routing = route(self.gate(x)[:, :n], k)
         weights = mixing_weights(routing.probabilities, routing.experts, self.mixing)
-        dispatch = self._dispatch(routing.experts, built.plan.with_(alpha=alpha, rows=Rows.EXACT))
-        out = self._through_experts(x, weights, dispatch, built)
+        prepared = self._prepared(built)
+        dispatch = self._dispatch(routing.experts, built.plan.with_(alpha=alpha, rows=Rows.EXACT), prepared)
+        out = self._through_experts(x, weights, dispatch, built.plan, prepared)
         return out, Observation(len(x), k, dispatch.counts, dispatch.dropped)
 
     def mix(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
@@ -254,11 +256,14 @@ class MoE(nn.Module):
             weights = torch.where(stale.unsqueeze(1), weights.detach(), weights)
         if isinstance(self.experts, FfnExperts) and (rows.device.type != "cpu" or torch.compiler.is_compiling()):
             return self._run_grouped(rows, weights, used, built, self.experts)
-        dispatch = self._dispatch(used, built.plan)
+        prepared = self._prepared(built)
+        dispatch = self._dispatch(used, built.plan, prepared)
         self._seen = Observation(len(rows), used.shape[1], dispatch.counts, dispatch.dropped, unchanged)
-        return self._through_experts(rows, weights, dispatch, built)
+        return self._through_experts(rows, weights, dispatch, built.plan, prepared)
 
-    def _through_experts(self, rows: Tensor, weights: Tensor, dispatch: Dispatch, built: BuiltPlan) -> Tensor:
+    def _through_experts(
+        self, rows: Tensor, weights: Tensor, dispatch: Dispatch, plan: Plan, prepared: PreparedExperts | None
+    ) -> Tensor:
         """[B, ...] from rows [B, ...] and mixing weights [B, k]; [B * k, ...] where the loss is specialised."""
         specialised = self.loss is Loss.SPECIALISED and self.training
         if isinstance(self.experts, ModuleExperts):
@@ -268,7 +273,6 @@ class MoE(nn.Module):
             raise SettingError("loss=specialised is for experts that are modules: each needs a loss of its own")
         if rows.dtype != self.experts.up.dtype:
             raise ShapeError(f"the input is {rows.dtype}, the experts are {self.experts.up.dtype}: convert one of them")
-        prepared = self._prepared(built, self.experts)
         if prepared is not None:
             return prepared_ffn(rows, weights, prepared, dispatch, self.experts.shape)
         return fused_ffn(
@@ -279,7 +283,7 @@ class MoE(nn.Module):
             dispatch,
             self.experts.shape,
             self._arena,
-            built.plan.product,
+            plan.products,
             self.experts.on_gradient,
         )
 
@@ -303,21 +307,24 @@ class MoE(nn.Module):
             built = self._built = BuiltPlan(built.plan, alpha=_alpha_tensor(built.plan, len(self.experts), device))
         return built.alpha
 
-    def _dispatch(self, experts: Tensor, plan: Plan) -> Dispatch:
-        n, static = len(self.experts), plan.rows is Rows.STATIC
+    def _dispatch(self, experts: Tensor, plan: Plan, prepared: PreparedExperts | None) -> Dispatch:
+        n = len(self.experts)
         limits = capacities(plan.alpha, n=n, k=experts.shape[1], batch=len(experts))
-        dispatch = group(experts, n, limits, static=static)
-        if dispatch.dropped and plan.overflow is Overflow.GROW and limits is not None:
-            self.growths += 1
-            wanted = dispatch.counts.tolist()
-            dispatch = group(experts, n, [max(pair) for pair in zip(limits, wanted, strict=True)], static=static)
-        return dispatch
+        if limits is not None and plan.overflow is Overflow.GROW:
+            counts = torch.bincount(experts.reshape(-1), minlength=n).tolist()
+            if any(count > limit for count, limit in zip(counts, limits, strict=True)):
+                self.growths += 1
+                limits = tuple(map(max, counts, limits))
+        if plan.rows is Rows.STATIC and limits is not None:
+            return group(experts, n, limits, room=lambda kept: limits)
+        return group(experts, n, limits, room=padded if plan.products.batched and prepared is None else None)
 
-    def _prepared(self, built: BuiltPlan, experts: FfnExperts) -> PreparedExperts | None:
+    def _prepared(self, built: BuiltPlan) -> PreparedExperts | None:
         """Prepared weights where they may be used: in evaluation, and only if they are the parameters of now."""
         if built.prepared is None or self.training or torch.is_grad_enabled():
             return None
-        if built.prepared.versions != versions(experts.up, experts.down):
+        assert isinstance(self.experts, FfnExperts)  # noqa: S101 - others cannot be prepared (`build`)
+        if built.prepared.versions != versions(self.experts.up, self.experts.down):
             built = self._built = self.build(built.plan)
         return built.prepared
 
@@ -347,7 +354,7 @@ class MoE(nn.Module):
         if not isinstance(self.experts, FfnExperts) or self.experts.up.device.type != "cpu":
             return Plan(alpha=alpha)
         shape = self.experts.shape
-        return Plan(alpha=alpha, product=fastest_product(shape.d_model, shape.d_ff, self.experts.up.dtype))
+        return Plan(alpha=alpha, products=fastest_products(shape.d_model, shape.d_ff, self.experts.up.dtype))
 
     def _reserve(self, plan: Plan, experts: FfnExperts) -> None:
         """Have the workspaces of a training step of that many rows waiting."""
@@ -358,6 +365,7 @@ class MoE(nn.Module):
             places = sum(limits)
         wanted = [(places, shape.up_rows), (places + 1, shape.d_model), (places + 1, shape.d_model)]
         most = max(limits) if limits else math.ceil(plan.reserved_rows * self.k / shape.experts)
+        most = max(most, min(places, block_rows(shape, dtype)))
         wanted += [(most, shape.d_ff), (most, shape.d_model)]
         tensors = [self._arena.take(*sizes, dtype=dtype) for sizes in wanted]
         for tensor in tensors:

@@ -181,7 +181,7 @@ class ParallelMoE(nn.Module):
         if rows.device.type != "cpu":
             return grouped_ffn(rows, ones, ids, up, down, shape, None)[0]
         dispatch = group(ids, len(self._hot), None)
-        return fused_ffn(rows, ones, up, down, dispatch, shape, self._arena, self.own.plan.product)
+        return fused_ffn(rows, ones, up, down, dispatch, shape, self._arena, self.own.plan.products)
 
     def _observe(self, rows: int, k: int, counts: Tensor, dropped: int) -> None:
         """The load of all processes; on its way while the step goes on."""

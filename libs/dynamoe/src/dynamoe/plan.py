@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from dynamoe.errors import SettingError
-from dynamoe.kernels import Product
+from dynamoe.products import Products
 
 
 class Rows(StrEnum):
@@ -52,7 +52,7 @@ class Plan:
     """Capacity factor: one for all experts, one per expert, or None for no limit (dropless)."""
     rows: Rows = Rows.EXACT
     overflow: Overflow = Overflow.DROP
-    product: Product = Product.MM
+    products: Products = Products()
     precision: Precision = Precision.PARAMETERS
     cached: bool = False
     """Experts run on the assignments of the previous epoch, off the gate's critical path."""
@@ -91,7 +91,7 @@ class Plan:
             alpha=tuple(alpha) if isinstance(alpha, list | tuple) else alpha,
             rows=Rows(values["rows"]),
             overflow=Overflow(values["overflow"]),
-            product=Product(values["product"]),
+            products=Products(**values["products"]),
             precision=Precision(values["precision"]),
             cached=values["cached"],
             replicas=None if replicas is None else tuple(replicas),

@@ -17,8 +17,9 @@ from torch import Tensor
 from dynamoe.combine import with_zero_row
 from dynamoe.dispatch import Dispatch
 from dynamoe.errors import SettingError
-from dynamoe.kernels import Activation, FfnShape, activate, onednn_linear, onednn_multiplies, weighted_sum
+from dynamoe.kernels import Activation, FfnShape, activate, weighted_sum
 from dynamoe.plan import Precision
+from dynamoe.products import onednn_linear, onednn_multiplies
 
 # Symmetric: -127 to 127.
 _INT8_STEPS = 127

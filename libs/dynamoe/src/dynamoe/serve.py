@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from dynamoe.classifier import ClassifierShape, ImageClassifier
 from dynamoe.errors import SettingError
-from dynamoe.kernels import onednn_multiplies
 from dynamoe.plan import Plan, Precision
 from dynamoe.policies import HEADROOM, Policy, first_of, local_capacity, precision_by_rows
+from dynamoe.products import onednn_multiplies
 from dynamoe.recompile import Event
 
 # Batches between two changes: half of the running means' memory, so that a change shows before the next one.
