@@ -27,11 +27,11 @@ def measure(part: str, *, quick: bool) -> Any:
     """One part, in this process."""
     match part:
         case "one_hot":
-            return list(
-                grid.measure_one_hot(grid.QUICK_ONE_HOT if quick else grid.ONE_HOT_CELLS, rounds=2 if quick else 5)
-            )
+            cells = grid.QUICK_ONE_HOT if quick else grid.ONE_HOT_CELLS
+            return list(grid.measure_one_hot(cells, rounds=2 if quick else 5, seconds=2 if quick else 8))
         case "grid" | "grid_untuned":
-            return list(grid.measure_grid(grid.QUICK_GRID if quick else grid.GRID_CELLS, rounds=3 if quick else 7))
+            cells = grid.QUICK_GRID if quick else grid.GRID_CELLS
+            return list(grid.measure_grid(cells, rounds=3, seconds=2 if quick else 4))
         case "recompile":
             tokens, steps = (512, 12) if quick else (4096, 60)
             return adaptive.measure_recompile(tokens=tokens, steps=steps, drifts=2 if quick else 3)

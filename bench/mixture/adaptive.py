@@ -141,7 +141,7 @@ def measure_swaps(*, swaps: int, tokens: int) -> dict[str, Any]:
 def measure_serving(*, rounds: int) -> dict[str, Any]:
     """Target 6: int8 and rearranged weights against transformers' grouped_mm in bfloat16, by batch size."""
     from mixture.contenders import ours, transformers_grouped
-    from mixture.timing import compare
+    from mixture.timing import compare, medians, ratio
 
     rows: list[dict[str, Any]] = []
     for tokens in (1, 8, 16, 64, 128, 512, 2048):
@@ -152,7 +152,7 @@ def measure_serving(*, rounds: int) -> dict[str, Any]:
             "bf16": ours(narrow, precision=Precision.PACKED),
             "int8": ours(wide, precision=Precision.INT8),
         }
-        seconds = compare(narrow, layers, rounds=rounds)
+        taken = compare(narrow, layers, rounds=rounds)
         with torch.no_grad():
             exact = ours(wide)()
             error = float((layers["int8"]() - exact).norm() / exact.norm())
@@ -160,9 +160,9 @@ def measure_serving(*, rounds: int) -> dict[str, Any]:
         rows.append(
             {
                 "tokens": tokens,
-                "seconds": seconds,
-                "int8_speedup": seconds["transformers_bf16"] / seconds["int8"],
-                "bf16_speedup": seconds["transformers_bf16"] / seconds["bf16"],
+                "seconds": medians(taken),
+                "int8_speedup": ratio(taken, "transformers_bf16", "int8"),
+                "bf16_speedup": ratio(taken, "transformers_bf16", "bf16"),
                 "int8_relative_error": error,
                 "bf16_relative_error": narrow_error,
             }

@@ -12,7 +12,7 @@ from dynamoe.policies import assignment_cache
 from torch import Tensor, nn
 
 from mixture.contenders import D_FF, D_MODEL
-from mixture.timing import interleaved
+from mixture.timing import interleaved, medians, ratio
 
 _EXPERTS, _K = 8, 1
 # The gate runs in every fourth step, and goes on training.
@@ -20,14 +20,14 @@ _GATE_EVERY = 4
 
 
 def measure_cache(*, tokens: int, rounds: int, seeds: int, steps: int) -> dict[str, Any]:
-    seconds = _seconds(tokens=tokens, rounds=rounds)
+    taken = _seconds(tokens=tokens, rounds=rounds)
     # The digits' matrices are too small to be shared out.
     torch.set_num_threads(1)
     pairs = [(_accuracy(seed, steps, cached=False), _accuracy(seed, steps, cached=True)) for seed in range(seeds)]
     gains = [cached[0] - plain[0] for plain, cached in pairs]
     return {
-        "seconds": seconds,
-        "speedup": seconds["gate_in_every_step"] / seconds["cached"],
+        "seconds": medians(taken),
+        "speedup": ratio(taken, "gate_in_every_step", "cached"),
         "accuracy": {
             "plain": statistics.mean(plain[0] for plain, _ in pairs),
             "cached": statistics.mean(cached[0] for _, cached in pairs),
@@ -38,7 +38,7 @@ def measure_cache(*, tokens: int, rounds: int, seeds: int, steps: int) -> dict[s
     }
 
 
-def _seconds(*, tokens: int, rounds: int) -> dict[str, float]:
+def _seconds(*, tokens: int, rounds: int) -> dict[str, list[float]]:
     """Of so many training steps that the cached layer's gate runs in one of them."""
     torch.manual_seed(0)
     x, towards = torch.randn(tokens, D_MODEL), torch.randn(tokens, D_MODEL)

@@ -19,7 +19,7 @@ from mixture.contenders import (
     problem,
     transformers_grouped,
 )
-from mixture.timing import compare
+from mixture.timing import compare, medians, ratio
 
 # Slots of the one-hot contenders and of this library in the same comparison.
 ONE_HOT_ALPHA = 1.25
@@ -44,7 +44,7 @@ QUICK_GRID = [
 ]
 
 
-def measure_one_hot(cases: list[Case], *, rounds: int) -> Iterator[dict[str, Any]]:
+def measure_one_hot(cases: list[Case], *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
     for case in cases:
         made = problem(case)
         layers = {
@@ -52,30 +52,31 @@ def measure_one_hot(cases: list[Case], *, rounds: int) -> Iterator[dict[str, Any
             "grouped": one_hot(made, ONE_HOT_ALPHA, GROUP_TOKENS),
             "flat": one_hot(made, ONE_HOT_ALPHA, None),
         }
-        seconds = compare(made, layers, rounds=rounds)
+        taken = compare(made, layers, rounds=rounds, seconds=seconds)
         yield {
             "cell": case.name,
-            "seconds": seconds,
+            "seconds": medians(taken),
             "dropped": {
                 "ours": dropped(made, ONE_HOT_ALPHA),
                 "grouped": dropped(made, ONE_HOT_ALPHA, GROUP_TOKENS),
                 "flat": dropped(made, ONE_HOT_ALPHA),
             },
-            "speedup": min(seconds["grouped"], seconds["flat"]) / seconds["ours"],
+            "speedup": min(ratio(taken, "grouped", "ours"), ratio(taken, "flat", "ours")),
         }
 
 
-def measure_grid(cases: list[Case], *, rounds: int) -> Iterator[dict[str, Any]]:
+def measure_grid(cases: list[Case], *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
     """Nothing is dropped by anyone here. In forward cells this library runs from rearranged weights (a second copy)."""
     for case in cases:
         made = problem(case)
         layers = {"dense": dense(made), "transformers": transformers_grouped(made), "ours": _ours(made)}
-        seconds = compare(made, layers, rounds=rounds)
+        taken = compare(made, layers, rounds=rounds, seconds=seconds)
         yield {
             "cell": case.name,
-            "seconds": seconds,
-            "ratio_transformers": seconds["ours"] / seconds["transformers"],
-            "ratio_dense": seconds["ours"] / seconds["dense"],
+            "rounds": len(taken["ours"]),
+            "seconds": medians(taken),
+            "ratio_transformers": ratio(taken, "ours", "transformers"),
+            "ratio_dense": ratio(taken, "ours", "dense"),
         }
 
 

@@ -35,20 +35,35 @@ def run_once(made: Problem, layer: Layer) -> None:
         leaf.grad = None
 
 
-def interleaved(steps: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
-    """Median seconds of each step; the first round warms up and does not count."""
+def interleaved(
+    steps: Mapping[str, Callable[[], None]], *, rounds: int, seconds: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of each step in every round: at least so many rounds, and until so many seconds have passed.
+
+    The first round warms up and does not count.
+    """
     now = clock()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    begun = time.perf_counter()
+    while len(next(iter(taken.values()))) <= rounds or time.perf_counter() < begun + seconds:
         for name, step in steps.items():
             started = now()
             step()
-            seconds[name].append(now() - started)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+            taken[name].append(now() - started)
+    return {name: values[1:] for name, values in taken.items()}
 
 
-def compare(made: Problem, layers: Mapping[str, Layer], *, rounds: int) -> dict[str, float]:
+def medians(taken: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def ratio(taken: Mapping[str, list[float]], name: str, other: str) -> float:
+    """Of one step's time to another's: the median over rounds, so that a slow minute counts for both."""
+    return statistics.median(a / b for a, b in zip(taken[name], taken[other], strict=True))
+
+
+def compare(made: Problem, layers: Mapping[str, Layer], *, rounds: int, seconds: float = 0.0) -> dict[str, list[float]]:
     def step(layer: Layer) -> Callable[[], None]:
         return lambda: run_once(made, layer)
 
-    return interleaved({name: step(layer) for name, layer in layers.items()}, rounds=rounds)
+    return interleaved({name: step(layer) for name, layer in layers.items()}, rounds=rounds, seconds=seconds)

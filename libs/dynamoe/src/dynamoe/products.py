@@ -18,6 +18,8 @@ from torch import Tensor
 
 # Rows of the trials: an expert's share of a batch of inference, of training, and of a long one.
 _TRIAL_ROWS = (16, 256, 2048)
+# Where halves of the columns took 0.6 to 0.75 of the whole's time; the same or more below and above.
+_HALVED_ROWS = range(384, 1537)
 # Floating point operations of one trial: a few hundredths of a second.
 _TRIAL_OPERATIONS = 2e9
 # oneDNN must be clearly ahead: it allocates what it returns, which a trial hardly sees.
@@ -30,24 +32,28 @@ class Products:
     """How an expert's products are computed."""
 
     onednn_rows: int = 0
-    """Up to so many rows by oneDNN's linear operator, more by torch.mm."""
+    """In the forward pass: up to so many rows by oneDNN's linear operator, more by torch.mm. In bfloat16, where that
+    is oneDNN too, only with a relu, which the operator includes."""
+    onednn_rows_backward: int = 0
+    """The same in the backward pass, where weights are read along their other side."""
     batched: bool = False
     """Neighbouring experts with few rows get equally many places (`dispatch.padded`) and run as one batch of torch.bmm;
     a wide weight's gradient does so alone too."""
+    halved: bool = False
+    """A product with fewer columns than it sums over is computed in two halves of its columns, where rows are some
+    hundreds."""
 
 
 @lru_cache(maxsize=64)
 def fastest_products(d_model: int, d_ff: int, dtype: torch.dtype) -> Products:
     """Measured once per process, width and type, in about a quarter of a second."""
-    if dtype is torch.float32 and onednn_multiplies(dtype):
-        ahead = [rows for rows in _TRIAL_ROWS if _onednn_is_faster(rows, d_model, d_ff, dtype)]
-        if ahead == list(_TRIAL_ROWS):
-            return Products(onednn_rows=ALL_ROWS)
-        # Twice as many rows as the trial's: halfway to the next, on the scale of the trials.
-        return Products(onednn_rows=2 * max(ahead, default=0))
-    if dtype is torch.bfloat16 and onednn_multiplies(dtype):
-        return Products(batched=_batched_is_faster(d_model, d_ff, dtype))
-    return Products()
+    if not onednn_multiplies(dtype):
+        return Products()
+    if dtype is torch.bfloat16:
+        batched, halved = _batched_is_faster(d_model, d_ff, dtype), _halved_is_faster(d_model, d_ff, dtype)
+        return Products(onednn_rows=ALL_ROWS, batched=batched, halved=halved)
+    forward, backward = (_onednn_rows(d_model, d_ff, dtype, backward=backward) for backward in (False, True))
+    return Products(onednn_rows=forward, onednn_rows_backward=backward)
 
 
 def can_group(dtype: torch.dtype, *widths: int) -> bool:
@@ -68,11 +74,19 @@ def onednn_linear(x: Tensor, weight: Tensor, *, relu: bool) -> Tensor:
     return linear(x, weight, None, "relu" if relu else "none", [], "")  # type: ignore[no-any-return]
 
 
-def multiply(x: Tensor, weight: Tensor, out: Tensor, products: Products, *, relu: bool) -> Tensor:
+def multiply(
+    x: Tensor, weight: Tensor, out: Tensor, products: Products, *, relu: bool = False, backward: bool = False
+) -> Tensor:
     """`x @ weight`, [c, i] and [i, o] to [c, o]; with relu where asked. The result may or may not be `out`."""
-    if len(x) <= products.onednn_rows:
+    most = products.onednn_rows_backward if backward else products.onednn_rows
+    if len(x) <= most and (relu or x.dtype is torch.float32):
         return onednn_linear(x, weight.t(), relu=relu)
-    torch.mm(x, weight, out=out)
+    if products.halved and len(x) in _HALVED_ROWS and weight.shape[1] < weight.shape[0]:
+        half = weight.shape[1] // 2
+        torch.mm(x, weight[:, :half], out=out[:, :half])
+        torch.mm(x, weight[:, half:], out=out[:, half:])
+    else:
+        torch.mm(x, weight, out=out)
     return out.relu_() if relu else out
 
 
@@ -84,11 +98,29 @@ def weight_gradient(towards: Tensor, rows: Tensor, out: Tensor, *, batched: bool
         torch.mm(towards.t(), rows, out=out)
 
 
-def _onednn_is_faster(rows: int, d_model: int, d_ff: int, dtype: torch.dtype) -> bool:
-    x, weight, out = _filled(rows, d_model, dtype), _filled(d_ff, d_model, dtype).t(), _filled(rows, d_ff, dtype)
+def _onednn_rows(d_model: int, d_ff: int, dtype: torch.dtype, *, backward: bool) -> int:
+    weight = _filled(d_model, d_ff, dtype) if backward else _filled(d_ff, d_model, dtype).t()
+    ahead = [rows for rows in _TRIAL_ROWS if _onednn_is_faster(rows, weight, backward=backward)]
+    # Twice as many rows as the trial's: halfway to the next, on the scale of the trials.
+    return ALL_ROWS if len(ahead) == len(_TRIAL_ROWS) else 2 * max(ahead, default=0)
+
+
+def _onednn_is_faster(rows: int, weight: Tensor, *, backward: bool) -> bool:
+    x, out = (_filled(rows, width, weight.dtype) for width in weight.shape)
+    onednn, relu = Products(onednn_rows=rows, onednn_rows_backward=rows), not backward
     return _faster(
-        lambda: multiply(x, weight, out, Products(onednn_rows=rows), relu=True),
-        lambda: multiply(x, weight, out, Products(), relu=True),
+        lambda: multiply(x, weight, out, onednn, relu=relu, backward=backward),
+        lambda: multiply(x, weight, out, Products(), relu=relu),
+        operations=2 * rows * weight.numel(),
+    )
+
+
+def _halved_is_faster(d_model: int, d_ff: int, dtype: torch.dtype) -> bool:
+    rows = _HALVED_ROWS[len(_HALVED_ROWS) // 4]
+    hidden, weight, out = _filled(rows, d_ff, dtype), _filled(d_model, d_ff, dtype).t(), _filled(rows, d_model, dtype)
+    return _faster(
+        lambda: multiply(hidden, weight, out, Products(halved=True)),
+        lambda: multiply(hidden, weight, out, Products()),
         operations=2 * rows * d_model * d_ff,
     )
 
