@@ -8,6 +8,7 @@ from dynamoe.combine import combine
 from dynamoe.dispatch import capacities, group, padded
 from dynamoe.experts import FfnExperts
 from dynamoe.grouped import grouped_ffn
+from dynamoe.int8 import Int8Kernel, fastest_kernel, pack, prepare_rows, scales
 from dynamoe.kernels import Activation, FfnShape, activate, fused_ffn
 from dynamoe.memory import Arena
 from dynamoe.plan import Precision
@@ -174,6 +175,23 @@ def test_an_int8_row_does_not_depend_on_its_batch() -> None:
         return prepared_ffn(x.detach()[rows], weights.detach()[rows], prepared, dispatch, shape)
 
     assert torch.equal(run(slice(0, 9))[:2], run(slice(0, 2)))
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qlinear_pointwise"), reason="this torch has no oneDNN")
+@pytest.mark.parametrize(("height", "width"), [(2048, 512), (10, 32)])
+def test_both_kernels_of_int8_add_the_same_integers(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    weight, rows = torch.randn(height, width), torch.randn(9, width)
+    made = {
+        kernel: pack(weight, kernel)(prepare_rows(rows, scales(rows), kernel), False) * scales(rows)
+        for kernel in Int8Kernel
+    }
+    exact = rows @ weight.t()
+    # Where a weight lies between two steps, they may round it to different sides.
+    assert (made[Int8Kernel.ONEDNN] - made[Int8Kernel.FBGEMM]).abs().max() <= 2e-3 * exact.abs().max()
+    for product in made.values():
+        assert (product - exact).norm() <= 0.015 * exact.norm()
+    assert fastest_kernel(width, height) in Int8Kernel
 
 
 def test_activations_work_in_place_of_a_strided_half() -> None:

@@ -7,8 +7,6 @@ rearranged 195, int8 85; for 32 rows 1120, 786, 610, 432 and 240.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,23 +15,10 @@ from torch import Tensor
 from dynamoe.combine import with_zero_row
 from dynamoe.dispatch import Dispatch
 from dynamoe.errors import SettingError
+from dynamoe.int8 import Int8Kernel, Multiply, fastest_kernel, pack, prepare_rows, scales
 from dynamoe.kernels import Activation, FfnShape, activate, weighted_sum
 from dynamoe.plan import Precision
 from dynamoe.products import onednn_linear, onednn_multiplies
-
-# Symmetric: -127 to 127.
-_INT8_STEPS = 127
-
-
-@dataclass(frozen=True)
-class Product:
-    """One weight [o, i] in the form of its kernel: `multiply(rows [c, i], relu)` gives [c, o]."""
-
-    rows: int
-    multiply: Callable[[Tensor, bool], Tensor]
-
-    def __call__(self, rows: Tensor, relu: bool) -> Tensor:
-        return self.multiply(rows, relu)
 
 
 @dataclass(frozen=True)
@@ -43,10 +28,33 @@ class PreparedExperts:
     precision: Precision
     dtype: torch.dtype
     """What activations are between the products."""
-    up: tuple[Product, ...]
-    down: tuple[Product, ...]
+    up: Weights
+    down: Weights
     versions: tuple[int, int]
     """torch's counters of in-place changes of `up` and `down`: other numbers mean stale weights."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One weight [o, i] of every expert."""
+
+    width: int
+    """o"""
+    multiply: tuple[Multiply, ...]
+    int8: Int8Kernel | None
+
+    def products(self, rows: Tensor, places: tuple[int, ...], *, relu: bool) -> Tensor:
+        """[R, o] from [R, i], of which each expert has `places`."""
+        if not len(rows):
+            return rows.new_empty(0, self.width)
+        row_scales = None if self.int8 is None else scales(rows)
+        if self.int8 is not None and row_scales is not None:
+            rows = prepare_rows(rows, row_scales, self.int8)
+        chosen = [expert for expert, count in enumerate(places) if count]
+        parts = rows.split([places[expert] for expert in chosen])
+        products = [self.multiply[expert](part, relu) for expert, part in zip(chosen, parts, strict=True)]
+        out = torch.cat(products) if len(products) > 1 else products[0]
+        return out if row_scales is None else out.mul_(row_scales)
 
 
 def versions(up: Tensor, down: Tensor) -> tuple[int, int]:
@@ -56,15 +64,11 @@ def versions(up: Tensor, down: Tensor) -> tuple[int, int]:
 
 def prepare(up: Tensor, down: Tensor, precision: Precision) -> PreparedExperts:
     """Prepare [n, f or 2f, d] and [n, d, f]. Raises SettingError where this machine cannot."""
-    if precision is Precision.INT8:
-        make, dtype = _int8, torch.float32
-    else:
-        dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else up.dtype
-        if not onednn_multiplies(dtype):
-            raise SettingError(f"precision={precision}: this machine's oneDNN has no {dtype}; use precision=parameters")
-        make = _packed
+    dtype = {Precision.INT8: torch.float32, Precision.BFLOAT16: torch.bfloat16}.get(precision, up.dtype)
+    if precision is not Precision.INT8 and not onednn_multiplies(dtype):
+        raise SettingError(f"precision={precision}: this machine's oneDNN has no {dtype}; use precision=parameters")
     with torch.no_grad():
-        ups, downs = (tuple(make(weight.to(dtype)) for weight in stacked.unbind()) for stacked in (up, down))
+        ups, downs = (_weights(stacked.to(dtype), int8=precision is Precision.INT8) for stacked in (up, down))
     return PreparedExperts(precision, dtype, ups, downs, versions(up, down))
 
 
@@ -75,68 +79,26 @@ def prepared_ffn(x: Tensor, weights: Tensor, prepared: PreparedExperts, dispatch
     run.
     """
     fused_relu = shape.activation is Activation.RELU and not shape.gated
-    product = _int8_products if prepared.precision is Precision.INT8 else _packed_products
-    first = product(x.to(prepared.dtype).index_select(0, dispatch.rows), dispatch.places, prepared.up, relu=fused_relu)
+    rows = x.to(prepared.dtype).index_select(0, dispatch.rows)
+    first = prepared.up.products(rows, dispatch.places, relu=fused_relu)
     hidden = first if fused_relu else activate(first, shape, first.new_empty(len(first), shape.d_ff))
-    grouped = product(hidden, dispatch.places, prepared.down, relu=False)
+    grouped = prepared.down.products(hidden, dispatch.places, relu=False)
     if dispatch.dropped:
         grouped = with_zero_row(grouped)
     return weighted_sum(grouped, dispatch.position, weights.to(prepared.dtype)).to(x.dtype)
 
 
-def _packed_products(rows: Tensor, places: tuple[int, ...], weights: tuple[Product, ...], *, relu: bool) -> Tensor:
-    parts = zip(rows.split(list(places)), weights, strict=True)
-    return torch.cat(
-        [weight(part, relu) for part, weight in parts if len(part)] or [rows.new_empty(0, weights[0].rows)]
-    )
+def _weights(stacked: Tensor, *, int8: bool) -> Weights:
+    _, height, width = stacked.shape
+    kernel = fastest_kernel(width, height) if int8 else None
+    made = (_packed(weight) if kernel is None else pack(weight, kernel) for weight in stacked.unbind())
+    return Weights(height, tuple(made), kernel)
 
 
-def _int8_products(rows: Tensor, places: tuple[int, ...], weights: tuple[Product, ...], *, relu: bool) -> Tensor:
-    scales = _row_scales(rows)
-    # Every product gets one row more, which holds the ends of the scale: the kernel measures the range of its batch,
-    # and this makes it the same range always. A row's result then does not depend on the rest of its batch.
-    parts = (rows / scales).split(list(places))
-    ends = rows.new_zeros(1, rows.shape[1])
-    # Half a step beyond the scale: a row's own largest value may come out a rounding error above 127.
-    ends[0, 0], ends[0, 1] = _INT8_STEPS + 0.5, -_INT8_STEPS - 0.5
-    products = [
-        weight(torch.cat([part, ends]), relu)[:-1] for part, weight in zip(parts, weights, strict=True) if len(part)
-    ]
-    return torch.cat(products).mul_(scales) if products else rows.new_empty(0, weights[0].rows)
-
-
-def _packed(weight: Tensor) -> Product:
+def _packed(weight: Tensor) -> Multiply:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)  # noqa: SLF001 - see onednn_linear
 
     def multiply(rows: Tensor, relu: bool) -> Tensor:
         return onednn_linear(rows, packed, relu=relu)
 
-    return Product(len(weight), multiply)
-
-
-def _int8(weight: Tensor) -> Product:
-    scales = _row_scales(weight).squeeze(1)
-    with warnings.catch_warnings():
-        # torch means to retire its quantized tensors; this one lives for the next line only. Its successor in torch,
-        # onednn.qlinear_pointwise, takes twice as long for up to 8 rows.
-        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")
-        quantized = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(quantized, None)
-    # Without VNNI, x86 adds products of bytes in 16 bits, which 8-bit activations can overflow; 7-bit ones cannot.
-    narrow = not _has_vnni()
-
-    def multiply(rows: Tensor, relu: bool) -> Tensor:
-        product = torch.ops.quantized.linear_relu_dynamic if relu else torch.ops.quantized.linear_dynamic
-        return product(rows, packed, narrow)  # type: ignore[no-any-return]
-
-    return Product(len(weight), multiply)
-
-
-def _has_vnni() -> bool:
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
-
-
-def _row_scales(matrix: Tensor) -> Tensor:
-    """[c, 1]: what one step of a signed byte is worth in each row."""
-    # A row of zeros has no scale of its own; any positive one gives zeros back.
-    return matrix.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / _INT8_STEPS
+    return multiply
