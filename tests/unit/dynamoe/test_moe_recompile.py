@@ -97,6 +97,8 @@ def test_the_cache_score_starts_at_zero_and_the_need_at_the_first_step() -> None
     assert first.needed == pytest.approx((1.4, 0.6))
     second = next_score(first, Observation(10, 1, (5, 5), unchanged=1.0))
     assert second.unchanged == pytest.approx(0.0199)
+    # The gate did not run.
+    assert next_score(second, Observation(10, 1, (5, 5), unchanged=None)).unchanged == second.unchanged
     assert second.needed == pytest.approx((0.99 * 1.4 + 0.01, 0.99 * 0.6 + 0.01))
     assert second.needed_now == (1.0, 1.0)
 

@@ -128,10 +128,12 @@ def next_score(previous: Score | None, seen: Observation) -> Score:
     dropped = int(seen.dropped)
     scale = len(counts) / max(1, seen.k * seen.rows)
     now = tuple(count * scale for count in counts)
-    unchanged = 0.0 if seen.unchanged is None else seen.unchanged
+    before = 0.0 if previous is None else previous.unchanged
+    # A step in which the gate did not run says nothing about its choice.
+    unchanged = before if seen.unchanged is None else (1 - _NEWEST) * before + _NEWEST * seen.unchanged
     if previous is None:
         # The mean of the needed alphas starts at the first step's; that of the cache starts at zero, as in the paper.
-        return Score(0, seen.rows, seen.k, counts, now, now, _NEWEST * unchanged, dropped, 0, float(seen.rows))
+        return Score(0, seen.rows, seen.k, counts, now, now, unchanged, dropped, 0, float(seen.rows))
     mean = tuple((1 - _NEWEST) * old + _NEWEST * new for old, new in zip(previous.needed, now, strict=True))
     return Score(
         step=previous.step + 1,
@@ -140,7 +142,7 @@ def next_score(previous: Score | None, seen: Observation) -> Score:
         counts=counts,
         needed=mean,
         needed_now=now,
-        unchanged=(1 - _NEWEST) * previous.unchanged + _NEWEST * unchanged,
+        unchanged=unchanged,
         dropped=dropped,
         steps_since_change=previous.steps_since_change + 1,
         mean_rows=(1 - _NEWEST) * previous.mean_rows + _NEWEST * seen.rows,
