@@ -139,6 +139,11 @@ class _Block(NamedTuple):
         """Whether every expert has as many rows, so that their products are one batch."""
         return len(self.places) > 1 and min(self.places) == max(self.places)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the products come in a tensor of their own (grouped_mm has no place to write to)."""
+        return len(self.places) > 1 and not self.equal
+
 
 class _Work:
     """What both passes of a step share: sizes, blocks, workspaces and products."""
@@ -174,11 +179,11 @@ class _Work:
         here = weights[block.experts.start : block.experts.stop]
         if len(here) == 1:
             return multiply(rows, here[0], out, self.products, relu=relu, backward=backward)
-        if block.equal:
-            torch.bmm(rows.view(len(here), -1, rows.shape[1]), here, out=out.view(len(here), -1, out.shape[1]))
-        else:
+        if block.mixed:
             ends = torch.tensor(list(accumulate(block.places)), dtype=torch.int32)
             out = functional.grouped_mm(rows, here, offs=ends)
+        else:
+            torch.bmm(rows.view(len(here), -1, rows.shape[1]), here, out=out.view(len(here), -1, out.shape[1]))
         return out.relu_() if relu else out
 
 
@@ -190,28 +195,31 @@ def block_rows(shape: FfnShape, dtype: torch.dtype) -> int:
 def blocks(places: Sequence[int], most_rows: int, *, mixed: bool) -> Iterator[_Block]:
     """Experts that take something, in order. `mixed` allows experts with different numbers of places in one block."""
     ends = list(accumulate(places, initial=0))
+    alike = _alike(places)
     first = 0
     while first < len(places):
         if not places[first]:
             first += 1
             continue
         last = first + 1
-        alike = _alike(places, first)
+        end_of_run = first + alike[first]
         while last < len(places) and ends[last + 1] - ends[first] <= most_rows:
             if max(places[first], places[last]) > _MOST_SHARED_ROWS:
                 break
-            if last >= first + alike and (alike >= SHORTEST_BATCH or not mixed):
-                break
-            if last >= first + alike and _alike(places, last) >= SHORTEST_BATCH:
+            if last >= end_of_run and (alike[first] >= SHORTEST_BATCH or alike[last] >= SHORTEST_BATCH or not mixed):
                 break
             last += 1
         yield _Block(range(first, last), list(places[first:last]), ends[first], ends[last])
         first = last
 
 
-def _alike(places: Sequence[int], first: int) -> int:
-    """How many experts from this one on have as many places as it."""
-    return next((index for index, one in enumerate(places[first:]) if one != places[first]), len(places) - first)
+def _alike(places: Sequence[int]) -> list[int]:
+    """For each expert, how many from it on have as many places as it."""
+    alike = [1] * len(places)
+    for expert in range(len(places) - 2, -1, -1):
+        if places[expert] == places[expert + 1]:
+            alike[expert] += alike[expert + 1]
+    return alike
 
 
 def _forward(
@@ -223,14 +231,18 @@ def _forward(
     """
     shape = work.shape
     gathered = work.take(work.most, shape.d_model)
-    first = work.take(len(rows) if keep else work.most, shape.up_rows)
+    places_to_keep = sum(block.size for block in work.blocks if not block.mixed)
+    first = work.take(places_to_keep if keep else work.most, shape.up_rows)
     second = None if work.fused_relu else work.take(work.most, shape.d_ff)
     ups, downs = up.transpose(1, 2), down.transpose(1, 2)
     kept: list[Tensor] = []
+    used = 0
     for block in work.blocks:
         size = block.size
         x_rows = torch.index_select(x, 0, rows[block.start : block.end], out=gathered[:size])
-        room = first[block.start : block.end] if keep else first[:size]
+        room = first[used : used + size]
+        if keep and not block.mixed:
+            used += size
         product = work.multiply(block, x_rows, ups, room, relu=work.fused_relu)
         hidden = product if second is None else activate(product, shape, second[:size])
         out = grouped[block.start : block.end]
