@@ -71,14 +71,15 @@ build_copy() { # MODULE (PACKAGE PROGRAM)…
 }
 
 promtool() {
-  command -v promtool >/dev/null && return
+  # Not `command -v`, which finds this function.
+  type -P promtool >/dev/null && return
   [ -x "$BIN/promtool" ] && return
   command -v apt-get >/dev/null || { echo "error: install Prometheus: promtool is not on the PATH" >&2; exit 1; }
   say "unpacking promtool from Debian's package of Prometheus"
   local folder
   folder=$(mktemp -d)
   # Unpacked, not installed: the system stays as it is.
-  (cd "$folder" && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+  (cd "$folder" && { apt-get download -qq -o APT::Sandbox::User=root prometheus || { apt-get update -qq && apt-get download -qq -o APT::Sandbox::User=root prometheus; }; } \
     && dpkg -x prometheus_*.deb . && mv usr/bin/promtool "$BIN/promtool")
   rm -rf "$folder"
 }

@@ -45,16 +45,18 @@ class Weights:
 
     def products(self, rows: Tensor, places: tuple[int, ...], *, relu: bool) -> Tensor:
         """[R, o] from [R, i], of which each expert has `places`."""
-        if not len(rows):
-            return rows.new_empty(0, self.width)
-        row_scales = None if self.int8 is None else scales(rows)
-        if self.int8 is not None and row_scales is not None:
-            rows = prepare_rows(rows, row_scales, self.int8)
+        if self.int8 is None:
+            return self._products(rows, places, relu=relu)
+        row_scales = scales(rows)
+        return self._products(prepare_rows(rows, row_scales, self.int8), places, relu=relu).mul_(row_scales)
+
+    def _products(self, rows: Tensor, places: tuple[int, ...], *, relu: bool) -> Tensor:
         chosen = [expert for expert, count in enumerate(places) if count]
         parts = rows.split([places[expert] for expert in chosen])
         products = [self.multiply[expert](part, relu) for expert, part in zip(chosen, parts, strict=True)]
-        out = torch.cat(products) if len(products) > 1 else products[0]
-        return out if row_scales is None else out.mul_(row_scales)
+        if not products:
+            return torch.empty(0, self.width, dtype=torch.float32 if self.int8 is not None else rows.dtype)
+        return torch.cat(products)
 
 
 def versions(up: Tensor, down: Tensor) -> tuple[int, int]:

@@ -1,9 +1,15 @@
 """Which library multiplies an expert's rows with its weights: measured once per process and width, then kept in a plan.
 
-No library is the fastest everywhere. Measured on two cores of an Intel Xeon with AMX (weights of 512 x 2048, not in
-cache): in single precision oneDNN against torch.mm (MKL) takes 0.64 of the time for 16 rows, 0.9 for 256 and 1.1 for
-2048; on an AMD EPYC 0.86 to 0.9 for all. In bfloat16 torch.mm is oneDNN, without a fresh result; but for the gradient
-of a wide weight from few rows torch.bmm takes 0.6 of its time.
+No library is the fastest everywhere. Measured on two cores of an Intel Xeon with AMX, weights of 512 x 2048, none in
+cache:
+
+* In single precision oneDNN takes 0.64 of the time of torch.mm (MKL) for 16 rows, 0.9 for 256 and 1.1 for 2048; on an
+  AMD EPYC 0.86 to 0.9 for all.
+* In bfloat16 torch.mm is oneDNN, without a fresh result. torch.bmm over 64 experts with 8 to 16 rows each takes 0.65 to
+  0.8 of the time of a product for each; for the gradient of one wide weight from few rows 0.6. (In single precision
+  0.8 to 1.25: padding costs more than the batch saves.)
+* For 512 and 1024 rows a product from 2048 to 512 columns in bfloat16 takes 0.6 to 0.7 of its time in two halves:
+  oneDNN shares the whole out badly.
 """
 
 from __future__ import annotations
@@ -16,12 +22,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dynamoe.dispatch import SHORTEST_BATCH
+
 # Rows of the trials: an expert's share of a batch of inference, of training, and of a long one.
 _TRIAL_ROWS = (16, 256, 2048)
 # Where halves of the columns took 0.6 to 0.75 of the whole's time; the same or more below and above.
 _HALVED_ROWS = range(384, 1537)
 # Floating point operations of one trial: a few hundredths of a second.
 _TRIAL_OPERATIONS = 2e9
+# Trials of wider layers are made with these widths: what is faster for them is so for more, and a trial stays short.
+_MOST_D_MODEL, _MOST_D_FF = 1024, 2048
 # oneDNN must be clearly ahead: it allocates what it returns, which a trial hardly sees.
 _CLEARLY_FASTER = 0.97
 ALL_ROWS = 2**31
@@ -49,6 +59,7 @@ def fastest_products(d_model: int, d_ff: int, dtype: torch.dtype) -> Products:
     """Measured once per process, width and type, in about a quarter of a second."""
     if not onednn_multiplies(dtype):
         return Products()
+    d_model, d_ff = min(d_model, _MOST_D_MODEL), min(d_ff, _MOST_D_FF)
     if dtype is torch.bfloat16:
         batched, halved = _batched_is_faster(d_model, d_ff, dtype), _halved_is_faster(d_model, d_ff, dtype)
         return Products(onednn_rows=ALL_ROWS, batched=batched, halved=halved)
@@ -126,13 +137,17 @@ def _halved_is_faster(d_model: int, d_ff: int, dtype: torch.dtype) -> bool:
 
 
 def _batched_is_faster(d_model: int, d_ff: int, dtype: torch.dtype) -> bool:
-    rows = _TRIAL_ROWS[0]
-    towards, hidden, out = _filled(rows, d_model, dtype), _filled(rows, d_ff, dtype), _filled(d_model, d_ff, dtype)
-    return _faster(
-        lambda: weight_gradient(towards, hidden, out, batched=True),
-        lambda: weight_gradient(towards, hidden, out, batched=False),
-        operations=2 * rows * d_model * d_ff,
+    rows, experts = _TRIAL_ROWS[0], SHORTEST_BATCH
+    x, weights, out = (
+        _filled(experts * first, second, dtype).view(experts, first, second)
+        for first, second in ((rows, d_model), (d_model, d_ff), (rows, d_ff))
     )
+
+    def one_by_one() -> None:
+        for expert in range(experts):
+            torch.mm(x[expert], weights[expert], out=out[expert])
+
+    return _faster(lambda: torch.bmm(x, weights, out=out), one_by_one, operations=2 * experts * rows * d_model * d_ff)
 
 
 def _filled(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
