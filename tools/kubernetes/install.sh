@@ -76,10 +76,10 @@ promtool() {
   [ -x "$BIN/promtool" ] && return
   command -v apt-get >/dev/null || { echo "error: install Prometheus: promtool is not on the PATH" >&2; exit 1; }
   say "unpacking promtool from Debian's package of Prometheus"
-  local folder
+  local folder fetch=(apt-get download -qq -o APT::Sandbox::User=root prometheus)
   folder=$(mktemp -d)
   # Unpacked, not installed: the system stays as it is.
-  (cd "$folder" && { apt-get download -qq -o APT::Sandbox::User=root prometheus || { apt-get update -qq && apt-get download -qq -o APT::Sandbox::User=root prometheus; }; } \
+  (cd "$folder" && { "${fetch[@]}" || { apt-get update -qq && "${fetch[@]}"; }; } \
     && dpkg -x prometheus_*.deb . && mv usr/bin/promtool "$BIN/promtool")
   rm -rf "$folder"
 }

@@ -20,14 +20,13 @@ def load(repository: Path) -> OfflineModel:
         raise SkyscraperError(
             f"model {MODEL}: {error.name or error} is not installed here; install skyscraper-pipelines[train]"
         ) from error
-    folder = repository / MODEL
-    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit()]
-    if not versions:
+    found = versions(repository)
+    if not found:
         raise SkyscraperError(
             f"model {MODEL} is not in {repository}: `python -m skyscraper_pipelines.crops.train` makes it"
         )
     # What follows the load would let a crop's answer depend on what was asked before.
-    server = ClassifierServer(folder / str(max(versions)), follow=())
+    server = ClassifierServer(repository / MODEL / str(max(found)), follow=())
 
     def run(inputs: Arrays, parameters: Parameters) -> Arrays:
         torch.set_num_threads(1)
@@ -40,3 +39,8 @@ def load(repository: Path) -> OfflineModel:
         return {"probabilities": served.probabilities}
 
     return run
+
+
+def versions(repository: Path) -> list[int]:
+    """Of the classifier, as they are laid out in a model repository."""
+    return [int(entry.name) for entry in (repository / MODEL).glob("*") if entry.name.isdigit()]

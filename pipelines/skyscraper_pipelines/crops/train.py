@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from skyscraper_pipelines.crops.cutting import CLASSES, CROP_PIXELS
 from skyscraper_pipelines.crops.examples import Examples, examples
+from skyscraper_pipelines.crops.offline import versions
 from skyscraper_pipelines.crops.pipeline import MODEL, CropsPipeline
 
 # 0.40 million products per crop outside of the experts, 0.15 in them.
@@ -107,8 +108,7 @@ def correct_share(model: ImageClassifier, data: Examples, choice: Choice | None 
 def lay_out(model: ImageClassifier, repository: Path) -> Path:
     """A new version of the served model; returns its folder. Servers take the highest version when they start."""
     folder = repository / MODEL
-    versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit()] if folder.is_dir() else []
-    version = folder / str(max(versions, default=0) + 1)
+    version = folder / str(max(versions(repository), default=0) + 1)
     partial = folder / f".{version.name}.part"
     model.save(partial)
     partial.rename(version)

@@ -7,29 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dynamoe.classifier import ClassifierShape, ImageClassifier
+from dynamoe.classifier import ImageClassifier
 from skyscraper.errors import SkyscraperError
 from skyscraper.record.models import MeteredModels
 from skyscraper_pipelines.crops.cutting import CLASSES, CROP_PIXELS
 from skyscraper_pipelines.crops.pipeline import MODEL
-
-_SHAPE = ClassifierShape(
-    height=CROP_PIXELS,
-    width=CROP_PIXELS,
-    channels=(4, 8),
-    d_model=16,
-    d_ff=32,
-    layers=1,
-    experts=4,
-    k=2,
-    labels=CLASSES,
-)
+from skyscraper_pipelines.crops.train import SHAPE
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> MeteredModels:
     torch.manual_seed(0)
-    ImageClassifier(_SHAPE).save(tmp_path / MODEL / "1")
+    ImageClassifier(SHAPE).save(tmp_path / MODEL / "1")
     return MeteredModels(tmp_path)
 
 

@@ -8,14 +8,15 @@ and 78 us, FBGEMM 57, 84, 100 and 219, bfloat16 rearranged 114, 134, 128 and 161
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
+
+from dynamoe.trial import least_seconds
 
 # Symmetric: -127 to 127.
 _STEPS = 127
@@ -58,15 +59,10 @@ def fastest_kernel(width: int, height: int) -> Int8Kernel:
         return Int8Kernel.FBGEMM
     # No random numbers: models are made from the same generator.
     weight, rows = torch.full((height, width), 0.5), torch.ones(_TRIAL_ROWS, width)
-    seconds: dict[Int8Kernel, list[float]] = {kernel: [] for kernel in Int8Kernel}
     with torch.no_grad():
-        runs = {kernel: (pack(weight, kernel), prepare_rows(rows, scales(rows), kernel)) for kernel in Int8Kernel}
-        for _ in range(_TRIALS):
-            for kernel, (multiply, prepared) in runs.items():
-                started = time.perf_counter()
-                multiply(prepared, False)
-                seconds[kernel].append(time.perf_counter() - started)
-    return min(Int8Kernel, key=lambda kernel: min(seconds[kernel]))
+        ways = [partial(pack(weight, one), prepare_rows(rows, scales(rows), one), False) for one in Int8Kernel]
+        seconds = least_seconds(ways, rounds=_TRIALS)
+    return min(zip(seconds, Int8Kernel, strict=True))[1]
 
 
 def _onednn(weight: Tensor, weight_scales: Tensor) -> Multiply:

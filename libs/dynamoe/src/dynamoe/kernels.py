@@ -186,6 +186,14 @@ class _Work:
             torch.bmm(rows.view(len(here), -1, rows.shape[1]), here, out=out.view(len(here), -1, out.shape[1]))
         return out.relu_() if relu else out
 
+    def multiply_into(
+        self, block: _Block, rows: Tensor, weights: Tensor, out: Tensor, *, backward: bool = False
+    ) -> None:
+        """The same, in `out` for certain."""
+        result = self.multiply(block, rows, weights, out, backward=backward)
+        if result is not out:
+            out.copy_(result)
+
 
 def block_rows(shape: FfnShape, dtype: torch.dtype) -> int:
     """The most rows of a block of several experts."""
@@ -245,10 +253,7 @@ def _forward(
             used += size
         product = work.multiply(block, x_rows, ups, room, relu=work.fused_relu)
         hidden = product if second is None else activate(product, shape, second[:size])
-        out = grouped[block.start : block.end]
-        result = work.multiply(block, hidden, downs, out)
-        if result is not out:
-            out.copy_(result)
+        work.multiply_into(block, hidden, downs, grouped[block.start : block.end])
         if keep:
             kept.append(product)
     return kept
@@ -350,10 +355,7 @@ def _backward(
         _row_products(to_hidden, hidden, batch.to_weights[here])
         to_first = to_hidden if to_first_room is None else to_first_room[:size]
         activate_backward(to_hidden, first_here, shape, to_first)
-        to_x = batch.to_x[here]
-        result = work.multiply(block, to_first, up, to_x, backward=True)
-        if result is not to_x:
-            to_x.copy_(result)
+        work.multiply_into(block, to_first, up, batch.to_x[here], backward=True)
         # The mixing weights go onto the narrow side of each product: here, and onto `to_x` when it is summed up.
         x_rows = torch.index_select(batch.x, 0, rows, out=x_room[:size]).mul_(scale)
         # Last: an optimizer may step an expert's weights as soon as it has their gradients.

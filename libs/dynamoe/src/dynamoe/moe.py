@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from operator import gt
 from typing import Any
 
 import torch
@@ -310,14 +312,15 @@ class MoE(nn.Module):
     def _dispatch(self, experts: Tensor, plan: Plan, prepared: PreparedExperts | None) -> Dispatch:
         n = len(self.experts)
         limits = capacities(plan.alpha, n=n, k=experts.shape[1], batch=len(experts))
-        if limits is not None and plan.overflow is Overflow.GROW:
-            counts = torch.bincount(experts.reshape(-1), minlength=n).tolist()
-            if any(count > limit for count, limit in zip(counts, limits, strict=True)):
-                self.growths += 1
-                limits = tuple(map(max, counts, limits))
+        grows = plan.overflow is Overflow.GROW
+        room = padded if plan.products.batched and prepared is None else None
         if plan.rows is Rows.STATIC and limits is not None:
-            return group(experts, n, limits, room=lambda kept: limits)
-        return group(experts, n, limits, room=padded if plan.products.batched and prepared is None else None)
+            # More than its limit an expert keeps only where the plan grows.
+            room = partial(_most_of_each, limits)
+        dispatch = group(experts, n, None if grows else limits, room=room)
+        if grows and limits is not None and any(map(gt, dispatch.counts.tolist(), limits)):
+            self.growths += 1
+        return dispatch
 
     def _prepared(self, built: BuiltPlan) -> PreparedExperts | None:
         """Prepared weights where they may be used: in evaluation, and only if they are the parameters of now."""
@@ -370,6 +373,10 @@ class MoE(nn.Module):
         tensors = [self._arena.take(*sizes, dtype=dtype) for sizes in wanted]
         for tensor in tensors:
             tensor.zero_()
+
+
+def _most_of_each(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    return list(map(max, left, right))
 
 
 def _alpha_tensor(plan: Plan, n: int, device: torch.device) -> Tensor | None:

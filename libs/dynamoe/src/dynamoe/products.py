@@ -14,7 +14,6 @@ cache:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dynamoe.dispatch import SHORTEST_BATCH
+from dynamoe.trial import least_seconds
 
 # Rows of the trials: an expert's share of a batch of inference, of training, and of a long one.
 _TRIAL_ROWS = (16, 256, 2048)
@@ -34,7 +34,7 @@ _TRIAL_OPERATIONS = 2e9
 _MOST_D_MODEL, _MOST_D_FF = 1024, 2048
 # oneDNN must be clearly ahead: it allocates what it returns, which a trial hardly sees.
 _CLEARLY_FASTER = 0.97
-ALL_ROWS = 2**31
+_ALL_ROWS = 2**31
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def fastest_products(d_model: int, d_ff: int, dtype: torch.dtype) -> Products:
     d_model, d_ff = min(d_model, _MOST_D_MODEL), min(d_ff, _MOST_D_FF)
     if dtype is torch.bfloat16:
         batched, halved = _batched_is_faster(d_model, d_ff, dtype), _halved_is_faster(d_model, d_ff, dtype)
-        return Products(onednn_rows=ALL_ROWS, batched=batched, halved=halved)
+        return Products(onednn_rows=_ALL_ROWS, batched=batched, halved=halved)
     forward, backward = (_onednn_rows(d_model, d_ff, dtype, backward=backward) for backward in (False, True))
     return Products(onednn_rows=forward, onednn_rows_backward=backward)
 
@@ -113,7 +113,7 @@ def _onednn_rows(d_model: int, d_ff: int, dtype: torch.dtype, *, backward: bool)
     weight = _filled(d_model, d_ff, dtype) if backward else _filled(d_ff, d_model, dtype).t()
     ahead = [rows for rows in _TRIAL_ROWS if _onednn_is_faster(rows, weight, backward=backward)]
     # Twice as many rows as the trial's: halfway to the next, on the scale of the trials.
-    return ALL_ROWS if len(ahead) == len(_TRIAL_ROWS) else 2 * max(ahead, default=0)
+    return _ALL_ROWS if len(ahead) == len(_TRIAL_ROWS) else 2 * max(ahead, default=0)
 
 
 def _onednn_is_faster(rows: int, weight: Tensor, *, backward: bool) -> bool:
@@ -156,11 +156,7 @@ def _filled(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
 
 
 def _faster(challenger: Callable[[], object], champion: Callable[[], object], *, operations: int) -> bool:
-    seconds: tuple[list[float], list[float]] = ([], [])
     # At least one to warm up and three to measure.
-    for _ in range(max(4, min(20, round(_TRIAL_OPERATIONS / operations)))):
-        for run, taken in zip((challenger, champion), seconds, strict=True):
-            started = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - started)
-    return min(seconds[0]) < _CLEARLY_FASTER * min(seconds[1])
+    rounds = max(4, min(20, round(_TRIAL_OPERATIONS / operations)))
+    seconds = least_seconds((challenger, champion), rounds=rounds)
+    return seconds[0] < _CLEARLY_FASTER * seconds[1]
